@@ -1,0 +1,22 @@
+"""Shared fixtures: where real data lies, and what must be there in CI."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: spinning threads starve a busy machine
+
+from pathlib import Path
+
+import pytest
+from support import require
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real videos and masks: ``$VOS_DATA``, by default ``../shared/data`` beside the repository."""
+    root = Path(os.environ.get("VOS_DATA", ROOT.parent / "shared" / "data"))
+    require(root.is_dir(), f"no real data at {root}; set VOS_DATA")
+    return root

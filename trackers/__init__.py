@@ -1,0 +1,1 @@
+"""Keep each object's identity from frame to frame."""
