@@ -1,0 +1,113 @@
+"""Prompts in writing, as on the command line: parsing and formatting. ``@`` says when, ``#`` says which object.
+
+    148,170          a click on the object          148,170:-       a click beside it ("this is not the object")
+    148,170@40#2     object 2, on frame 40          148,170@1.5s    on the frame shown 1.5 seconds into the video
+    90,120,210,260   a box x0,y0,x1,y1              cat.png@40      a mask file, on frame 40
+
+Without ``@`` a prompt applies to the first frame that is tracked; without ``#`` it speaks of object 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from seem_core.errors import PromptError
+from seem_core.prompts import BoxPrompt, PointPrompt
+from vos.prompts import FramePrompt, Seconds, TimedPrompt, When
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_WHEN = r"@(?P<when>\d+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?s)"
+_ID = r"#(?P<id>\d+)"
+_POINT = re.compile(rf"(?P<x>{_NUMBER}),(?P<y>{_NUMBER})(?::(?P<sign>[+-]))?(?:{_WHEN})?(?:{_ID})?")
+_BOX = re.compile(rf"(?P<box>{_NUMBER}(?:,{_NUMBER}){{3}})(?:{_WHEN})?(?:{_ID})?")
+_MASK_SUFFIX = re.compile(rf"(?P<path>.+?)(?:{_WHEN})?(?:{_ID})?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask file named on the command line; ``object_id`` is given only where the file holds one object."""
+
+    path: Path
+    when: When = None
+    object_id: int | None = None
+
+
+def parse_when(text: str) -> int | Seconds:
+    """``40`` is a frame number, ``1.5s`` a moment. Raises PromptError for anything else."""
+    match = re.fullmatch(_WHEN, f"@{text}")
+    if match is None:
+        raise PromptError(f"{text!r} is not a frame number such as 40 or a time such as 1.5s")
+    return _when(match) or 0
+
+
+def parse_point(text: str) -> TimedPrompt:
+    """``x,y[:+|-][@FRAME|@SECONDSs][#ID]``. Raises PromptError for anything else."""
+    match = _POINT.fullmatch(text.strip())
+    if match is None:
+        raise PromptError(
+            f"{text!r} is not a point; write x,y or x,y:- with an optional @FRAME and #ID, such as 148,170@40#2"
+        )
+    x, y = float(match["x"]), float(match["y"])
+    return TimedPrompt(PointPrompt(x, y, match["sign"] != "-", _object_id(match) or 1), _when(match))
+
+
+def parse_box(text: str) -> TimedPrompt:
+    """``x0,y0,x1,y1[@FRAME|@SECONDSs][#ID]``: two corners, not a size. Raises PromptError for anything else."""
+    match = _BOX.fullmatch(text.strip())
+    if match is None:
+        raise PromptError(
+            f"{text!r} is not a box; write x0,y0,x1,y1 with an optional @FRAME and #ID, such as 90,120,210,260@40#2"
+        )
+    x0, y0, x1, y1 = (float(number) for number in match["box"].split(","))
+    return TimedPrompt(BoxPrompt(x0, y0, x1, y1, _object_id(match) or 1), _when(match))
+
+
+def parse_mask(text: str) -> MaskFile:
+    """``PATH[@FRAME|@SECONDSs][#ID]``. A file whose whole name matches is taken as it is, ``@`` and ``#`` included."""
+    match = _MASK_SUFFIX.fullmatch(text)
+    if not text or match is None:
+        raise PromptError("a mask file has an empty name")
+    if Path(text).exists():
+        return MaskFile(Path(text))
+    return MaskFile(Path(match["path"]), _when(match), _object_id(match))
+
+
+def format_prompt(timed: TimedPrompt | FramePrompt) -> str:
+    """The written form that `parse_point` and `parse_box` read back to an equal prompt."""
+    prompt = timed.prompt
+    when = timed.frame if isinstance(timed, FramePrompt) else timed.when
+    if isinstance(prompt, PointPrompt):
+        body = f"{_number(prompt.x)},{_number(prompt.y)}{'' if prompt.positive else ':-'}"
+    elif isinstance(prompt, BoxPrompt):
+        body = ",".join(map(_number, (prompt.x0, prompt.y0, prompt.x1, prompt.y1)))
+    else:
+        raise PromptError(f"a {type(prompt).__name__} has no written form")
+    return body + format_when(when) + (f"#{prompt.object_id}" if prompt.object_id != 1 else "")
+
+
+def format_when(when: When) -> str:
+    """``@40``, ``@1.5s``, or nothing for the first tracked frame."""
+    if when is None:
+        return ""
+    return f"@{_number(when.seconds)}s" if isinstance(when, Seconds) else f"@{when}"
+
+
+def _when(match: re.Match[str]) -> When:
+    text = match["when"]
+    if text is None:
+        return None
+    return Seconds(float(text[:-1])) if text.endswith("s") else int(text)
+
+
+def _object_id(match: re.Match[str]) -> int | None:
+    if match["id"] is None:
+        return None
+    if int(match["id"]) == 0:
+        raise PromptError("object id 0 is the background; objects are numbered from 1")
+    return int(match["id"])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
