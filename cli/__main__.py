@@ -1,0 +1,5 @@
+"""``python -m cli`` is ``vos``."""
+
+from cli.main import main
+
+main()

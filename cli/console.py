@@ -1,0 +1,123 @@
+"""What a command says and hears: results on stdout, everything else on stderr, and Ctrl-C as a wish to stop."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from seem_core.errors import DiskFullError, OutputError
+
+
+def emit(*lines: object) -> None:
+    """Print results to stdout. A reader that went away is no error; a full disk behind it is a DiskFullError."""
+    if sys.stdout is None:
+        return
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    except (OSError, ValueError) as error:  # ValueError: closed file
+        _silence_stdout()
+        if getattr(error, "errno", None) == errno.EBADF or isinstance(error, ValueError):
+            return
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise DiskFullError(
+                "no room left where standard output goes; the results themselves are written"
+            ) from error
+        raise OutputError(f"cannot write to standard output ({error})") from error
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON object to stdout."""
+    emit(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """A line for the reader, on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr, also where the command is quiet."""
+    print(f"vos: warning: {text}", file=sys.stderr)
+
+
+class Progress:
+    """What is done, how fast, and the time left, on stderr: a bar on a terminal, elsewhere a line every tenth."""
+
+    def __init__(self, label: str, *, quiet: bool = False, unit: str = "frame") -> None:
+        self._label, self._quiet, self._unit = label, quiet or sys.stderr is None, unit
+        self._bar: Any = None
+        self._began = time.monotonic()
+        self._tenth = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` are finished."""
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():
+            self._line(done, total)
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, dynamic_ncols=True, file=sys.stderr)
+        self._bar.update(done - self._bar.n)
+
+    def _line(self, done: int, total: int) -> None:
+        tenth = done * 10 // max(total, 1)
+        if tenth <= self._tenth:
+            return
+        self._tenth = tenth
+        rate = done / max(time.monotonic() - self._began, 1e-9)
+        left = f"{(total - done) / rate:.0f} s left"
+        note(f"{self._label}: {done}/{total} {self._unit}s, {rate:.1f} {self._unit}s/s, {left}")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that the frame in work is finished; a second one interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _silence_stdout() -> None:
+    """Send what Python still flushes at its end to nowhere."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass
