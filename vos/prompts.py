@@ -12,15 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 
 from seem_core.errors import MaskError, PromptError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from trackers.base import Labels
 from vos.frames import VideoInfo, VideoSource
-
-Size: TypeAlias = tuple[int, int]  # (height, width)
 
 
 @dataclass(frozen=True)
@@ -102,32 +99,6 @@ def mask_prompts(labels: Labels, when: When = None) -> tuple[TimedPrompt, ...]:
     if not ids:
         raise MaskError("the mask is empty; mark at least one pixel of the object")
     return tuple(TimedPrompt(MaskPrompt(np.asarray(labels == i), i), when) for i in ids)
-
-
-def scale_prompt(prompt: Prompt, size: Size, new_size: Size) -> Prompt:
-    """The same prompt on the image resized from ``size`` to ``new_size``; an object never shrinks to nothing."""
-    if size == new_size:
-        return prompt
-    sy, sx = new_size[0] / size[0], new_size[1] / size[1]
-
-    def point(x: float, y: float) -> tuple[float, float]:  # pixel centres: the corner of the image stays its corner
-        return (x + 0.5) * sx - 0.5, (y + 0.5) * sy - 0.5
-
-    if isinstance(prompt, PointPrompt):
-        x, y = point(prompt.x, prompt.y)
-        return replace(prompt, x=x, y=y)
-    if isinstance(prompt, BoxPrompt):
-        (x0, y0), (x1, y1) = point(prompt.x0, prompt.y0), point(prompt.x1, prompt.y1)
-        return replace(prompt, x0=x0, y0=y0, x1=x1, y1=y1)
-    if isinstance(prompt, ScribblePrompt):
-        return replace(prompt, points=tuple(point(*p) for p in prompt.points), width=max(1.0, prompt.width * sx))
-    if isinstance(prompt, MaskPrompt):
-        share = cv2.resize(
-            prompt.mask.astype(np.float32), new_size[::-1], interpolation=cv2.INTER_AREA
-        )  # (h, w) in 0..1
-        mask = share >= min(0.5, float(share.max()))
-        return MaskPrompt(mask, prompt.object_id)
-    return prompt  # a reference picture and words do not depend on the size of the video
 
 
 class _Times(Sequence[float]):
