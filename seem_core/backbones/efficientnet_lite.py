@@ -166,7 +166,11 @@ def normalise(image: Tensor) -> Tensor:
 
 
 # their name -> ours, inside a block; the stem, head and classifier stand in `_renamed`
-_LAYERS = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+_LAYERS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
 _OUTER = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
 
 

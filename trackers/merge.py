@@ -1,0 +1,20 @@
+"""One owner per pixel: independent object probabilities become shares that add up to one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-4
+
+
+def soft_aggregate(masks: Tensor) -> Tensor:
+    """Shares of background and objects (Oh et al., "Fast video object segmentation by reference-guided mask
+    propagation", arXiv:1810.xxxxx section 3.3: softmax of the odds, the background being where no object is).
+
+    masks: (N, ...) probabilities of the objects, each on its own. Returns (N + 1, ...), background first; the order
+    of the objects does not matter.
+    """
+    p = masks.clamp(EPSILON, 1 - EPSILON)
+    background = (1 - p).prod(0, keepdim=True).clamp(EPSILON, 1 - EPSILON)
+    return torch.logit(torch.cat([background, p])).softmax(0)
