@@ -1,0 +1,64 @@
+"""Pieces that the backbones share: the feature pyramid they return, the two-layer perceptron, a depthwise convolution.
+
+All backbones keep their tokens as (B, H, W, C) between layers: linear layers and layer norms then read contiguous
+memory, and seen as (B, C, H, W) the same memory is ``channels_last``, which convolutions like; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Pyramid(NamedTuple):
+    """Image features at four strides, each (B, C_i, ceil(H / stride), ceil(W / stride))."""
+
+    res2: Tensor
+    """stride 4"""
+    res3: Tensor
+    """stride 8"""
+    res4: Tensor
+    """stride 16"""
+    res5: Tensor
+    """stride 32"""
+
+
+def to_nchw(x: Tensor) -> Tensor:
+    """(B, H, W, C) seen as (B, C, H, W); no copy."""
+    return x.permute(0, 3, 1, 2)
+
+
+def to_nhwc(x: Tensor) -> Tensor:
+    """(B, C, H, W) seen as (B, H, W, C); contiguous where `x` is channels_last."""
+    return x.permute(0, 2, 3, 1)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear on the last axis: (..., C) -> (..., C)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class DepthwiseConv(nn.Conv2d):
+    """One k x k filter per channel on (B, H, W, C), size kept by zero padding."""
+
+    def __init__(self, channels: int, kernel: int, bias: bool = True) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_nhwc(super().forward(to_nchw(x)))
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """The same (B, C, H, W) values in channels_last memory."""
+    return image.contiguous(memory_format=torch.channels_last)
