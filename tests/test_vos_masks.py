@@ -121,7 +121,7 @@ def test_wrong_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="a.png"):
+    with pytest.raises(OutputError, match=r"a.png"):
         write_labels(tmp_path / "none" / "a.png", squares(1))
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(
         raise OSError(code, "full")
 
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(DiskFullError, match="a.png"):
+    with pytest.raises(DiskFullError, match=r"a.png"):
         write_labels(tmp_path / "a.png", squares(2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), squares(1))
@@ -243,7 +243,7 @@ def test_a_photograph_is_refused(data_root: Path, tmp_path: Path) -> None:
 def test_a_jpeg_needs_binary(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", squares(255))
     for mask_format in ("auto", "ids", "rgb"):
-        with pytest.raises(MaskError, match="JPEG.*--mask-format binary"):
+        with pytest.raises(MaskError, match=r"JPEG.*--mask-format binary"):
             read_prompt_mask(path, mask_format=mask_format)
     np.testing.assert_array_equal(read_prompt_mask(path, mask_format="binary").labels, squares(1))
 
@@ -275,7 +275,7 @@ def test_npy_arrays(tmp_path: Path, array: np.ndarray, ids: tuple[int, ...]) -> 
 
 def test_npy_probabilities_need_binary(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", soft_disk(255) / np.float32(255))
-    with pytest.raises(MaskError, match="fractional.*binary"):
+    with pytest.raises(MaskError, match=r"fractional.*binary"):
         read_prompt_mask(tmp_path / "a.npy")
     assert read_prompt_mask(tmp_path / "a.npy", mask_format="binary").ids == (1,)
 
@@ -292,13 +292,13 @@ def test_npy_probabilities_need_binary(tmp_path: Path) -> None:
 )
 def test_npy_arrays_that_are_no_mask(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(MaskError, match="a.npy"):
+    with pytest.raises(MaskError, match=r"a.npy"):
         read_prompt_mask(tmp_path / "a.npy")
 
 
 def test_pickled_npy_is_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(MaskError, match="a.npy"):
+    with pytest.raises(MaskError, match=r"a.npy"):
         read_prompt_mask(tmp_path / "a.npy")
 
 
