@@ -40,6 +40,22 @@ KEY_RULES: tuple[tuple[str, str], ...] = (
     (r"^pixel_decoder\.transformer\.", "pixel_decoder."),
     # text encoder
     (r"^text_encoder\.resblocks\.", "text_encoder.layers."),
+    # decoder
+    (r"^decoder\.query_feat\.weight$", "decoder.query_content"),
+    (r"^decoder\.query_embed\.weight$", "decoder.query_position"),
+    (r"^decoder\.spatial_featured\.weight$", "decoder.memory_content"),
+    (r"^decoder\.spatial_embed\.weight$", "decoder.memory_position"),
+    (r"^decoder\.level_embed\.weight$", "decoder.level_embedding"),
+    (r"^decoder\.mask_sptial_embed\.", "decoder.sampler.level_projections."),
+    (r"^decoder\.pn_indicator\.weight$", "decoder.sampler.signs"),
+    (r"^decoder\.class_embed$", "decoder.class_projection"),
+    (r"^decoder\.mask_embed\.", "decoder.mask_embedding."),
+    (r"^decoder\.decoder_norm\.", "decoder.norm."),
+    (r"^decoder\.transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"decoder.layers.\1.cross.attention."),
+    (r"^decoder\.transformer_cross_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.cross.norm."),
+    (r"^decoder\.transformer_self_attention_layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.mutual.attention."),
+    (r"^decoder\.transformer_self_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.mutual.norm."),
+    (r"^decoder\.transformer_ffn_layers\.(\d+)\.", r"decoder.layers.\1.feed_forward."),
 )
 
 # (pattern, why nothing is lost)

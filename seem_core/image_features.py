@@ -1,0 +1,129 @@
+"""What encoding an image leaves behind: three feature levels, and mask features that are projected as late as possible.
+
+Mask features (paper section 3.2) are the last convolution of the pixel decoder at stride 4: with 512 channels and a
+3x3 kernel it costs as much as the whole backbone. Everything read from them afterwards is linear: means at prompt
+points, bilinear resizing to each level, dot products with mask embeddings. Linear maps commute, so `MaskFeatures` keeps
+the convolution's *input* and applies the kernel where the answer is small: at a few points, on each level's coarser
+grid, or folded with one query's embedding into a kernel with one output channel (SPEC §12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFeatures:
+    """The features whose dot product with a mask embedding is that mask's logits, at stride 4; not yet projected.
+
+    base: (B, D, h, w). weight: (C, D, k, k) with k odd. bias: (C,). The features themselves would be (B, C, h, w).
+    """
+
+    base: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Number of images."""
+        return self.base.shape[0]
+
+    @property
+    def size(self) -> Size:
+        """(h, w) cells at stride 4."""
+        return self.base.shape[2], self.base.shape[3]
+
+    def full(self) -> Tensor:
+        """(B, C, h, w): the projection in full. Costly; only training and the plain path ask for it."""
+        return F.conv2d(self.base, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+
+    def resized(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """`full()` resized bilinearly (no half-pixel shift of corners, no antialias) to each (h', w'): (B, C, h', w').
+
+        By an even factor f, bilinear resizing is the mean of the two pixels around each new centre, along both axes.
+        That mean commutes with the convolution, which then runs with stride f on box-filtered input.
+        """
+        factors = [self._even_factor(size) for size in sizes]
+        if 0 in factors:
+            full = self.full()
+            return [F.interpolate(full, size=size, mode="bilinear", align_corners=False) for size in sizes]
+        padding = self.weight.shape[-1] // 2
+        boxes = F.avg_pool2d(F.pad(self.base, (padding,) * 4), 2, stride=1)  # cell j: mean of cells j and j + 1
+        return [F.conv2d(boxes[..., f // 2 - 1 :, f // 2 - 1 :], self.weight, self.bias, stride=f) for f in factors]
+
+    def _even_factor(self, size: Size) -> int:
+        """By how much both axes shrink to `size`, 0 if not by the same even number."""
+        down, right = self.size[0] // size[0], self.size[1] // size[1]
+        exact = (size[0] * down, size[1] * right) == self.size
+        return down if exact and down == right and down % 2 == 0 else 0
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(B', Q, C) mask embeddings -> (B', Q, h, w) mask logits; B' is `batch`, or any number for one image.
+
+        Each embedding is folded with the kernel into a filter of its own: cheap for few queries, still cheaper than
+        `full()` for a hundred.
+        """
+        kernels = torch.einsum("bqc,cdij->bqdij", embeddings, self.weight)
+        offsets = embeddings @ self.bias  # (B', Q)
+        padding = self.weight.shape[-1] // 2
+        if self.batch == 1:
+            flat = F.conv2d(self.base, kernels.flatten(0, 1), offsets.flatten(), padding=padding)
+            return flat.view(*embeddings.shape[:2], *self.size)
+        images = zip(self.base, kernels, offsets, strict=True)
+        return torch.stack([F.conv2d(base[None], k, b, padding=padding)[0] for base, k, b in images])
+
+    def mean_at(self, image: int, points: Tensor) -> Tensor:
+        """(C,): mean of the features of one image, sampled bilinearly at `points`, (n, 2) row and column in 0..1.
+
+        0 and 1 are the centres of the first and last cells.
+        """
+        k = self.weight.shape[-1]
+        h, w = self.size
+        cells = points * points.new_tensor((h - 1, w - 1))
+        weights = bilinear_mean_weights(cells, (h, w))  # (h, w), sums to one
+        # weights shifted by every kernel tap: (k * k, h * w); one pass over the base then serves all taps
+        shifted = F.unfold(weights[None, None], k, padding=k // 2)[0].flip(0)
+        taps = self.base[image].flatten(1) @ shifted.T  # (D, k * k)
+        return torch.einsum("cdt,dt->c", self.weight.flatten(2), taps) + self.bias
+
+
+def bilinear_mean_weights(cells: Tensor, size: Size) -> Tensor:
+    """(h, w): each cell's share in the mean of bilinear samples at `cells`, (n, 2) fractional row and column."""
+    h, w = size
+    low = cells.floor()
+    fraction = cells - low
+    weights = cells.new_zeros(h * w)
+    for down in (0, 1):
+        for right in (0, 1):
+            step = cells.new_tensor((down, right))
+            index = (low + step).long()
+            share = (fraction * step + (1 - fraction) * (1 - step)).prod(dim=1) / len(cells)
+            inside = (index[:, 0] < h) & (index[:, 1] < w)
+            weights.index_add_(0, (index[:, 0] * w + index[:, 1])[inside], share[inside])
+    return weights.view(h, w)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """One encoded batch of images.
+
+    levels: three maps (B, C, h_l, w_l) at stride 32, 16, 8. mask_features: stride 4. padded: (H, W) of the network's
+    input, image: (H, W) of the image within it (top left; the rest is padding).
+    """
+
+    levels: tuple[Tensor, Tensor, Tensor]
+    mask_features: MaskFeatures
+    padded: Size
+    image: Size
+
+    @property
+    def batch(self) -> int:
+        """Number of images."""
+        return self.levels[0].shape[0]
