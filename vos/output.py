@@ -1,0 +1,322 @@
+"""The results folder while it is written: `ResultFolder` puts masks, frames.jsonl and run.json where they belong.
+
+    OUT/masks/00000.png   label map of one source frame        whole before its name appears
+    OUT/frames.jsonl      one line per frame, after its mask   appended; a line that is there has its mask
+    OUT/run.json          state, inputs, options, times        rewritten whole at the start and at the end
+
+A killed process, a full disk or an unwritable folder leave no half-written file under one of these names. The files are
+handed to the operating system, and frames.jsonl and run.json are flushed to the disk when a run ends; masks are not
+flushed one by one (that costs more than computing them), so a power cut may take the last seconds of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NoReturn
+
+from seem_core.errors import DiskFullError, InputError, OutputError, VosError
+from vos.frames import Frame, FrameResult
+from vos.label_files import write_labels, write_whole
+from vos.run_record import (
+    FRAMES_FILE,
+    MASKS_FOLDER,
+    RUN_FILE,
+    FrameRecord,
+    InputRecord,
+    ObjectRecord,
+    RunRecord,
+    read_frames,
+    read_run,
+)
+
+__all__ = [
+    "FrameRecord",
+    "InputRecord",
+    "ObjectRecord",
+    "ResultFolder",
+    "RunRecord",
+    "mask_name",
+    "read_frames",
+    "read_run",
+]
+
+_RENDERED = ("overlay.mp4", "contact.png")
+_LOCK = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MIN_DIGITS = 5  # DAVIS names its frames so
+
+log = logging.getLogger(__name__)
+
+
+class ResultFolder:
+    """One run's results. Make it with `create`, then `begin`, `add` each frame, `finish`; use it in a ``with``.
+
+    Leaving the ``with`` before `finish` records the run as interrupted, with the error's sentence if there was one.
+    The folder is locked against a second run while it is open (where the file system can lock). One thread at a time.
+    """
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        """Use `create`; ``lock`` is the descriptor that holds the lock."""
+        self.path = path
+        self._lock = lock
+        self._frames: int | None = None  # descriptor of frames.jsonl
+        self._run: RunRecord | None = None
+        self._digits = _MIN_DIGITS
+        self._began = 0.0
+
+    @classmethod
+    def create(cls, path: str | PathLike[str], *, overwrite: bool = False) -> ResultFolder:
+        """Make ``path`` (and its parents) ready for a run.
+
+        A finished run there, or files that are not an earlier run's but have the names of results, are refused unless
+        ``overwrite``. What an earlier run wrote is removed (an unfinished one's without asking); any other file stays.
+
+        Raises OutputError where that is not possible or another run is writing there, DiskFullError without room.
+        """
+        folder = Path(path)
+        with _writing(folder):
+            (folder / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        try:
+            _refuse_or_clean(folder, overwrite)
+        except BaseException:
+            _unlock(folder, lock)
+            raise
+        return cls(folder, lock)
+
+    def begin(self, run: RunRecord) -> None:
+        """Write run.json (state running) and an empty frames.jsonl."""
+        self._digits = max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
+        self._began = time.monotonic()
+        self._run = replace(run, state="running", started=_now(), finished=None, frames_done=0, error=None, rendered=())
+        self._save(self._run)
+        with _writing(self.path / FRAMES_FILE):
+            self._frames = os.open(self.path / FRAMES_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+
+    def add(self, result: FrameResult) -> FrameRecord:
+        """Write one frame's mask, then its line. Raises DiskFullError or OutputError; then nothing of it is there."""
+        run, frames = self._opened()
+        name = f"{MASKS_FOLDER}/{mask_name(result.frame, self._digits)}"
+        record = FrameRecord.of(result, name)
+        write_labels(self.path / name, result.masks.labels)
+        try:
+            self._append(frames, record.line())
+        except OSError:
+            (self.path / name).unlink(missing_ok=True)
+            raise
+        self._run = replace(run, frames_done=run.frames_done + 1)
+        return record
+
+    def finish(
+        self,
+        state: Literal["done", "interrupted"] = "done",
+        *,
+        gaps: tuple[int, ...] = (),
+        warnings: tuple[str, ...] = (),
+        error: str | None = None,
+    ) -> RunRecord:
+        """Close the run: flush frames.jsonl, write the final run.json. ``warnings`` come after those of `begin`."""
+        run, frames = self._opened()
+        run = replace(
+            run,
+            state=state,
+            gaps=gaps,
+            warnings=run.warnings + warnings,
+            finished=_now(),
+            seconds=round(time.monotonic() - self._began, 3),
+            error=error,
+        )
+        with _writing(self.path / FRAMES_FILE):
+            os.fsync(frames)
+        self._save(run)
+        _flush(self.path / RUN_FILE)
+        self._run = run
+        self.close()
+        return run
+
+    def close(self) -> None:
+        """Release the files and the lock, and record nothing."""
+        if self._frames is not None:
+            os.close(self._frames)
+            self._frames = None
+        if self._lock is not None:
+            _unlock(self.path, self._lock)
+            self._lock = None
+
+    def __enter__(self) -> ResultFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._frames is not None:
+                self.finish("interrupted", error=_sentence(error))
+        except VosError as second:  # the disk is full, say: what stopped the run is raised already and matters more
+            log.warning("the state of the run could not be recorded: %s", second)
+            if error is None:
+                raise
+        finally:
+            self.close()
+
+    def _opened(self) -> tuple[RunRecord, int]:
+        if self._run is None or self._frames is None:
+            raise ValueError("the results folder is not open: call begin() first, and nothing after finish()")
+        return self._run, self._frames
+
+    def _save(self, run: RunRecord) -> None:
+        write_whole(self.path / RUN_FILE, run.text())
+
+    def _append(self, frames: int, line: bytes) -> None:
+        """All of the line or nothing of it: a disk that fills up may take a part."""
+        end = os.lseek(frames, 0, os.SEEK_CUR)
+        with _writing(self.path / FRAMES_FILE):
+            try:
+                while line:
+                    line = line[os.write(frames, line) :]
+            except OSError:
+                os.ftruncate(frames, end)
+                os.lseek(frames, end, os.SEEK_SET)
+                raise
+
+
+def mask_name(frame: Frame, digits: int = _MIN_DIGITS) -> str:
+    """File name of a frame's mask: the image's stem for folders of images, else the frame's number in the source."""
+    return f"{frame.index:0{digits}d}.png" if frame.name is None else f"{frame.name}.png"
+
+
+def add_rendered(folder: Path, names: tuple[str, ...]) -> None:
+    """Note in run.json that ``names`` were made from the masks."""
+    run = read_run(folder)
+    write_whole(folder / RUN_FILE, replace(run, rendered=tuple(sorted({*run.rendered, *names}))).text())
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class _writing:  # noqa: N801  a context manager that reads like a verb
+    """Translate errors of the operating system while ``path`` is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, VosError):
+            _translate(self.path, error)
+
+
+def _translate(path: Path, error: OSError) -> NoReturn:
+    reason = error.strerror or error
+    if error.errno in _FULL:
+        raise DiskFullError(f"no room to write {path} ({reason}); free some space and run again") from error
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        raise OutputError(
+            f"cannot write results to {path}: a file is in the way ({error.filename}); name a folder"
+        ) from error
+    raise OutputError(f"cannot write {path} ({reason}); choose a folder that you may write to") from error
+
+
+def _refuse_or_clean(folder: Path, overwrite: bool) -> None:
+    if not (folder / RUN_FILE).exists():
+        foreign = next(_results_like(folder), None)
+        if foreign is not None and not overwrite:
+            raise OutputError(
+                f"{foreign} is there already, from no run of vos; choose another folder or say --overwrite"
+            )
+        return
+    try:
+        run = read_run(folder)
+    except InputError as error:
+        if not overwrite:
+            raise OutputError(
+                f"{folder} holds results that cannot be read; choose another folder or say --overwrite"
+            ) from error
+        return
+    if run.state == "done" and not overwrite:
+        raise OutputError(f"{folder} holds the results of a finished run; choose another folder or say --overwrite")
+    with _writing(folder):
+        for path in _written_by(folder, run):
+            path.unlink(missing_ok=True)
+
+
+def _results_like(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in (FRAMES_FILE, *_RENDERED) if (folder / name).exists())
+    yield from (folder / MASKS_FOLDER).glob("*.png")
+
+
+def _written_by(folder: Path, run: RunRecord) -> Iterator[Path]:
+    """Files of an earlier run, its run.json last: one that is killed while removing is still known as a run."""
+    try:
+        for record in read_frames(folder):
+            if Path(record.mask).parts[:-1] == (MASKS_FOLDER,):
+                yield folder / record.mask
+    except InputError as error:
+        log.warning("%s", error)
+    digits = max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
+    for frame in range(*run.tracked)[run.frames_done :]:  # a mask whose line was not written any more
+        yield folder / MASKS_FOLDER / f"{frame:0{digits}d}.png"
+    yield from (folder / MASKS_FOLDER).glob(".*.part")
+    yield from folder.glob(".*.part")
+    yield from (folder / name for name in run.rendered)
+    yield folder / FRAMES_FILE
+    yield folder / RUN_FILE
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock the folder for this process; None where the system or the file system has no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    with _writing(folder):
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OutputError(f"another run is writing to {folder}; wait for it or choose another folder") from error
+    except OSError:
+        pass
+    return descriptor
+
+
+def _unlock(folder: Path, descriptor: int | None) -> None:
+    if descriptor is not None:
+        (folder / _LOCK).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file and its name to the disk; where a file system cannot, the operating system does it in its time."""
+    for place in (path, path.parent):
+        try:
+            descriptor = os.open(place, os.O_RDONLY)
+        except OSError:  # Windows opens no folders
+            continue
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            log.debug("fsync %s: %s", place, error)
+        finally:
+            os.close(descriptor)
+
+
+def _sentence(error: BaseException | None) -> str | None:
+    if error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        return None
+    return str(error) or type(error).__name__
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
