@@ -61,6 +61,9 @@ MaxSide = Annotated[
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", show_default="NAME_vos")]
 
+UseReader = Annotated[Reader, typer.Option("--reader", help="What decodes video files; decord needs the extra.")]
+MaskFormat = Annotated[MaskKind, typer.Option("--mask-format", help="How to read mask files; auto refuses to guess.")]
+
 WHAT = ("masks", "overlay", "contact")
 
 

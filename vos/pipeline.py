@@ -1,0 +1,240 @@
+"""A video and prompts in, masks out, frame by frame: `track`.
+
+    reader thread -> bounded queue -> this thread (tracker, memory) -> the caller
+
+Everything that can be checked is checked before the first frame is decoded; a fault in the reader is raised here. One
+frame is held at a time (and a few in the queue), so memory does not grow with the length of the video.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from seem_core.errors import InputError, MaskError, PromptError, VideoError
+from seem_core.prompts import Prompt
+from trackers.base import Labels, Tracker
+from vos.device import pick_device, set_threads
+from vos.frames import FrameResult, VideoInfo, VideoSource
+from vos.masks import MaskFormat, read_prompt_mask
+from vos.prefetch import prefetch
+from vos.prompt_text import MaskFile
+from vos.prompts import FramePrompt, TimedPrompt, frame_at, mask_prompts, place
+from vos.working_size import WorkingSize
+
+AnyPrompt: TypeAlias = TimedPrompt | FramePrompt | Prompt
+AnyMask: TypeAlias = str | Path | MaskFile | Labels
+ReaderName: TypeAlias = Literal["pyav", "decord"]
+
+FRAMES_AHEAD = 4  # decoded frames that wait for the tracker
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """How to track; the same names as the options of ``vos track``.
+
+    tracker      propagate, flow or copy
+    device       auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
+    start, end   frames of the source, like a slice: ``end`` is the first one left out
+    stride       track every stride-th frame
+    max_side     longer side of the image that is worked on (pixels); masks come back at source size
+    reader       pyav or decord
+    threads      CPU threads of torch and OpenCV, for the whole process; None leaves them
+    mask_format  how mask files are read, see `vos.masks.read_prompt_mask`
+    """
+
+    tracker: str = "propagate"
+    device: str = "auto"
+    start: int = 0
+    end: int | None = None
+    stride: int = 1
+    max_side: int | None = None
+    reader: ReaderName = "pyav"
+    threads: int | None = None
+    mask_format: MaskFormat = "auto"
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise InputError(f"frames {self.start}..{self.end} are none; give a start from 0 on and an end after it")
+        if self.stride < 1:
+            raise InputError(f"stride {self.stride} is not possible; 1 tracks every frame, 2 every second one")
+        if self.max_side is not None and self.max_side < 32:
+            raise InputError(f"max_side {self.max_side} is too small to see anything; give at least 32 pixels")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"{self.threads} threads cannot compute; give at least 1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, checked against the video: nothing but decoding and tracking is left.
+
+    tracked   frame numbers of the source, in order
+    prompts   frame number -> prompts in pixels of the source
+    warnings  one sentence for each thing that was assumed
+    """
+
+    source: VideoSource
+    tracked: range
+    prompts: dict[int, tuple[Prompt, ...]]
+    size: WorkingSize
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every object that a prompt names, ascending."""
+        return tuple(sorted({prompt.object_id for prompts in self.prompts.values() for prompt in prompts}))
+
+
+def track(
+    video: str | Path | VideoSource,
+    prompts: Iterable[AnyPrompt] | AnyPrompt = (),
+    *,
+    mask: AnyMask | Sequence[str | Path | MaskFile] | None = None,
+    tracker: str | Tracker = "propagate",
+    device: str = "auto",
+    start: int = 0,
+    end: int | None = None,
+    stride: int = 1,
+    max_side: int | None = None,
+    reader: ReaderName = "pyav",
+    threads: int | None = None,
+    mask_format: MaskFormat = "auto",
+) -> Iterator[FrameResult]:
+    """Follow objects through a video and yield each frame with its masks, as soon as it is done.
+
+    video    a video file, a folder of images, or an open `VideoSource` (which stays open)
+    prompts  `PointPrompt`, `BoxPrompt`, ... for the first tracked frame, or with a frame: `FramePrompt(40, prompt)`
+    mask     a mask file (``PATH``, or several), or an (H, W) label map for the first tracked frame
+
+    The other arguments are described in `TrackOptions`; ``tracker`` may also be a fresh `Tracker` object. Frame numbers
+    are those of the source. A frame that cannot be decoded is left out (`VideoSource.gaps`); frames before the first
+    prompt come with no objects. Masks are (H, W) at source size.
+
+    Raises at once: VideoError, MaskError, PromptError, InputError, DeviceError, MissingExtraError. While frames are
+    read: VideoError when the file cannot be read on.
+    """
+    name = tracker if isinstance(tracker, str) else tracker.name
+    options = TrackOptions(name, device, start, end, stride, max_side, reader, threads, mask_format)
+    source = open_source(video, options)
+    try:
+        job = prepare(source, prompts, mask, options)
+        for warning in job.warnings:
+            logger.warning(warning)
+        return stream(job, make_tracker(options) if isinstance(tracker, str) else tracker, close=source is not video)
+    except BaseException:
+        if source is not video:
+            source.close()
+        raise
+
+
+def open_source(video: str | Path | VideoSource, options: TrackOptions) -> VideoSource:
+    """The video itself if it is open already, else opened with the reader that was asked for. Raises VideoError."""
+    if not isinstance(video, (str, Path)):
+        return video
+    from vos.video import open_video
+
+    return open_video(video, reader=options.reader)
+
+
+def prepare(
+    source: VideoSource,
+    prompts: Iterable[AnyPrompt] | AnyPrompt,
+    mask: AnyMask | Sequence[str | Path | MaskFile] | None,
+    options: TrackOptions,
+) -> Job:
+    """Check everything against the video. Raises PromptError, MaskError, VideoError, InputError, each one sentence."""
+    frames = len(source)
+    tracked = range(frames)[options.start : options.end : options.stride]
+    if not tracked:
+        raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
+    given = [prompts] if isinstance(prompts, AnyPrompt) else list(prompts)
+    from_masks, warnings = _read_masks(mask, source, tracked, options.mask_format)
+    by_frame: dict[int, tuple[Prompt, ...]] = {}
+    for item in place([*from_masks, *given], source, tracked):
+        by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
+    for frame in by_frame:
+        _check_decodable(source, frame)
+    info = source.info
+    return Job(source, tracked, by_frame, WorkingSize.of((info.height, info.width), options.max_side), tuple(warnings))
+
+
+def make_tracker(options: TrackOptions) -> Tracker:
+    """A fresh tracker on the device that was asked for. Raises DeviceError, InputError."""
+    from trackers import TRACKERS, build_tracker
+
+    if options.tracker not in TRACKERS:
+        raise InputError(f"there is no tracker {options.tracker!r}; use one of {', '.join(TRACKERS)}")
+    set_threads(options.threads)
+    return build_tracker(options.tracker, device=pick_device(options.device))
+
+
+def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Iterator[FrameResult]:
+    """Decode ahead on a thread, step the tracker here, yield results; ``close`` closes the source at the end.
+
+    Raises VideoError where not a single frame can be decoded; any fault of the reader is raised here.
+    """
+    prompts, tracked, any_frame = dict(job.prompts), job.tracked, False
+    try:
+        with prefetch(job.source.frames(tracked.start, tracked.stop, tracked.step), FRAMES_AHEAD) as frames:
+            for frame in frames:
+                any_frame = True
+                now = [job.size.prompt(prompt) for prompt in prompts.pop(frame.index, ())]  # large masks go once used
+                masks = tracker.step(job.size.image(frame.image), now)
+                yield FrameResult(frame, job.size.back(masks))
+        if not any_frame:
+            raise VideoError(f"none of the frames {tracked[0]}..{tracked[-1]} of {job.source.info.path} can be decoded")
+    finally:
+        if close:
+            job.source.close()
+
+
+def _read_masks(
+    mask: AnyMask | Sequence[str | Path | MaskFile] | None, source: VideoSource, tracked: range, mask_format: MaskFormat
+) -> tuple[list[TimedPrompt], list[str]]:
+    """Mask prompts of every mask given, and warnings about what they were taken for."""
+    if mask is None:
+        return [], []
+    if isinstance(mask, np.ndarray):
+        return list(mask_prompts(_as_labels(mask))), []
+    files = [mask] if isinstance(mask, (str, Path, MaskFile)) else list(mask)
+    prompts: list[TimedPrompt] = []
+    warnings: list[str] = []
+    for file in (item if isinstance(item, MaskFile) else MaskFile(Path(item)) for item in files):
+        labels, said = _read_mask(file, source.info, mask_format)
+        prompts += mask_prompts(labels, frame_at(file.when, source, tracked))
+        warnings += said
+    return prompts, warnings
+
+
+def _read_mask(file: MaskFile, info: VideoInfo, mask_format: MaskFormat) -> tuple[Labels, tuple[str, ...]]:
+    found = read_prompt_mask(file.path, size=(info.height, info.width), mask_format=mask_format)
+    if file.object_id is None:
+        return found.labels, found.warnings
+    if len(found.ids) > 1:
+        raise MaskError(
+            f"{file.path} holds {len(found.ids)} objects; leave out #{file.object_id}, they have ids of their own"
+        )
+    dtype = np.uint8 if file.object_id <= 255 else np.uint16
+    return np.where(found.labels > 0, dtype(file.object_id), dtype(0)), found.warnings
+
+
+def _as_labels(mask: Labels) -> Labels:
+    """A label map from what programs hold: bool, or any integers that fit 16 bits."""
+    if mask.ndim != 2 or mask.dtype.kind not in "bui":
+        raise MaskError(f"a mask array is (H, W) of bool or integers, not {mask.shape} {mask.dtype}")
+    if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= 65535:
+        raise MaskError(f"a mask array has ids {mask.min()}..{mask.max()}; they must lie in 0..65535")
+    return mask.astype(np.uint8) if mask.max(initial=0) <= 255 else mask.astype(np.uint16)
+
+
+def _check_decodable(source: VideoSource, frame: int) -> None:
+    try:
+        source[frame]
+    except (VideoError, IndexError) as error:
+        raise PromptError(f"frame {frame} of a prompt cannot be decoded; put the prompt on another frame") from error
