@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -114,8 +115,9 @@ class Prefetch(Generic[T]):
         return item
 
     def __del__(self) -> None:
-        if not self._done:  # abandoned without close: let the thread end by itself
-            self._channel.close(drop=True)
+        channel = getattr(self, "_channel", None)  # the constructor may have refused the depth
+        if channel is not None:  # abandoned: the thread ends by itself
+            channel.close(drop=True)
 
     def close(self) -> None:
         """Stop reading, drop what was read ahead, and wait for the thread: at most for the item it is working on."""
@@ -147,33 +149,22 @@ def _read(iterable: Iterable[T], channel: _Channel[T | _Failure]) -> None:
                 channel.put(item)
                 del item  # an item belongs to the consumer alone: none stays alive here while the next one is made
         finally:
-            _close_generator(iterator)
+            if isinstance(iterator, Generator):
+                iterator.close()  # on the thread that ran it: what it holds open is closed now
     except _Closed:
         return
     except BaseException as error:
-        _put_last(channel, _Failure(error))
+        with suppress(_Closed):  # nobody is listening any more
+            channel.put(_Failure(error))
     finally:
         channel.close(drop=False)
-
-
-def _close_generator(iterator: Iterator[object]) -> None:
-    close = getattr(iterator, "close", None)
-    if close is not None:
-        close()
-
-
-def _put_last(channel: _Channel[T | _Failure], failure: _Failure) -> None:
-    try:
-        channel.put(failure)
-    except _Closed:
-        pass  # nobody is listening any more
 
 
 class WriteBehind(Generic[T]):
     """Calls ``write(item)`` for each item put, in order, on a thread of its own that lags at most ``depth`` items.
 
-    The first failing write is the last one: nothing later is written, and its exception is raised by the next
-    ``put``, or by ``close``, once. Leaving the ``with`` writes what was put, also when an exception passes through
+    The first failing write is the last one: nothing later is written, and its exception is raised by every later
+    ``put``, or by ``close`` if there is none. Leaving the ``with`` writes what was put, also when an exception passes through
     (finished work is kept); that exception then wins over one of a write, which is added to it as a note.
 
     Raises ValueError for a depth below 1, and for a put after close.
@@ -183,7 +174,6 @@ class WriteBehind(Generic[T]):
         self._channel: _Channel[T] = _Channel(depth)
         self._failures: list[BaseException] = []
         self._raised = False
-        self._closed = False
         self._thread = threading.Thread(
             target=_write, args=(write, self._channel, self._failures), name="vos-writer", daemon=True
         )
@@ -210,31 +200,28 @@ class WriteBehind(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand over an item, waiting while the writer is ``depth`` items behind."""
-        if self._closed:
-            raise ValueError("nothing can be put after close")
         try:
             self._channel.put(item)
         except _Closed:
-            self._join_and_raise()
+            _join(self._thread)
+            if not self._failures:
+                raise ValueError("nothing can be put after close") from None
+            self._raised = True
+            raise self._failures[0] from None
 
     def close(self) -> None:
         """Wait until everything put is written; raises the exception of a failed write that was not raised yet."""
-        self._closed = True
         self._channel.close(drop=False)
-        self._join_and_raise()
-
-    def abort(self) -> None:
-        """Drop what is waiting, wait for the write that is going on, and raise nothing."""
-        self._closed = True
-        self._channel.close(drop=True)
-        _join(self._thread)
-        self._raised = True
-
-    def _join_and_raise(self) -> None:
         _join(self._thread)
         if self._failures and not self._raised:
             self._raised = True
             raise self._failures[0]
+
+    def abort(self) -> None:
+        """Drop what is waiting, wait for the write that is going on, and raise nothing."""
+        self._channel.close(drop=True)
+        _join(self._thread)
+        self._raised = True
 
 
 def _write(write: Callable[[T], object], channel: _Channel[T], failures: list[BaseException]) -> None:

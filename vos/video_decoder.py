@@ -68,10 +68,10 @@ class VideoDecoder:
                 place = self._place(frame)
                 if place >= position:
                     self._ready[place] = frame
-        frame = self._ready.get(position)
+        found = self._ready.get(position)
         self._ready = {place: kept for place, kept in self._ready.items() if place > position}
         self._floor = position + 1
-        return frame
+        return found
 
     def _place(self, frame: VideoFrame) -> int:
         ordinal = frame.pts
