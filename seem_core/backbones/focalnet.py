@@ -145,7 +145,7 @@ class FocalStage(nn.Module):
         self.downsample = nn.Identity() if last else PatchEmbed(channels, 2 * channels, 3, 2, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, h, w, C) -> the same at this resolution, and (B, h/2, w/2, 2C) for the next stage (the last: as it is)."""
+        """(B, h, w, C) -> the same at this resolution, and (B, h/2, w/2, 2C) for the next stage, if any."""
         for block in self.blocks:
             x = block(x)
         return x, self.downsample(x)

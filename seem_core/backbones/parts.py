@@ -62,3 +62,19 @@ class DepthwiseConv(nn.Conv2d):
 def channels_last(image: Tensor) -> Tensor:
     """The same (B, C, H, W) values in channels_last memory."""
     return image.contiguous(memory_format=torch.channels_last)
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) -> (n, window^2, C): windows row by row, zeros below and right where the size is no multiple."""
+    H, W, C = x.shape[1:]
+    x = F.pad(x, (0, 0, 0, -W % window, 0, -H % window))
+    x = x.view(len(x), x.shape[1] // window, window, x.shape[2] // window, window, C)
+    return x.transpose(2, 3).reshape(-1, window * window, C)
+
+
+def join_windows(windows: Tensor, window: int, size: tuple[int, int, int]) -> Tensor:
+    """The reverse of `split_windows`, cropped to size (B, H, W): (n, window^2, C) -> (B, H, W, C)."""
+    B, H, W = size
+    rows, columns = -(-H // window), -(-W // window)
+    x = windows.view(B, rows, columns, window, window, -1).transpose(2, 3)
+    return x.reshape(B, rows * window, columns * window, -1)[:, :H, :W]

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from seem_fixtures import Golden, load_golden
+import torch.nn.functional as F
+from seem_fixtures import Golden, load_golden, make_normal
 from seem_modules import load_part, normalised
 from torch import Tensor
 
+from seem_core.backbones.davit import DAVIT_D3, DaViTConfig
 from seem_core.backbones.focalnet import FOCAL_L, FOCAL_T, FocalNetConfig
+from seem_core.backbones.parts import Pyramid
+from seem_core.backbones.sam_vit import SAM_VIT_B
+from seem_core.deformable import DeformableConfig, DeformableDecoder
 from seem_core.pixel_decoder import EncoderFpn, EncoderFpnConfig
 from seem_core.positions import sine_positions
 
@@ -24,15 +29,18 @@ def compare_levels(golden: Golden, prefix: str, levels: tuple[Tensor, ...], mask
 
 
 @pytest.mark.parametrize(
-    ("name", "config"),
+    ("name", "manifest_name", "config"),
     [
-        ("focalt", FOCAL_T),
-        pytest.param("focall", FOCAL_L, marks=pytest.mark.parity_full),
+        ("focalt_demo", "focalt_demo", FOCAL_T),
+        pytest.param("focall_demo", "focall_demo", FOCAL_L, marks=pytest.mark.parity_full),
+        pytest.param("davitd3_demo", "davitd3_v1", DAVIT_D3, marks=pytest.mark.parity_full),
     ],
 )
-def test_encoder_fpn_on_backbone(reference_root: Path, name: str, config: FocalNetConfig) -> None:
-    manifest = reference_root / f"manifest_{name}_demo.json"
-    golden = load_golden(reference_root / f"golden_{name}_demo.npz")
+def test_encoder_fpn_on_backbone(
+    reference_root: Path, name: str, manifest_name: str, config: FocalNetConfig | DaViTConfig
+) -> None:
+    manifest = reference_root / f"manifest_{manifest_name}.json"
+    golden = load_golden(reference_root / f"golden_{name}.npz")
     backbone = load_part(manifest, "backbone.", config.build)
     pixel_decoder = load_part(manifest, PIXEL_DECODER, lambda: EncoderFpnConfig().build(config.channels))
     assert isinstance(pixel_decoder, EncoderFpn)
@@ -41,6 +49,37 @@ def test_encoder_fpn_on_backbone(reference_root: Path, name: str, config: FocalN
         compare_levels(golden, "A_", features.levels, pixel_decoder.mask_features(features.finest))
 
 
+@pytest.mark.parity_full
+def test_deformable_on_backbone(reference_root: Path) -> None:
+    manifest = reference_root / "manifest_samvitb_v1.json"
+    golden = load_golden(reference_root / "golden_samvitb_demo.npz")
+    backbone = load_part(manifest, "backbone.", SAM_VIT_B.build)
+    decoder = load_part(manifest, PIXEL_DECODER, lambda: DeformableConfig().build(SAM_VIT_B.channels))
+    assert isinstance(decoder, DeformableDecoder)
+    image = normalised(golden["in_imgA"])
+    image = F.pad(image, (0, 1024 - image.shape[-1], 0, 1024 - image.shape[-2]))
+    with torch.inference_mode():
+        features = decoder(backbone(image))
+        compare_levels(golden, "A_", features.levels, decoder.mask_features(features.finest))
+
+
 def test_sine_positions(reference_root: Path) -> None:
     golden = load_golden(reference_root / "golden_misc.npz")
     golden.compare("posenc_4x5_512", sine_positions(4, 5, 512))
+
+
+def test_deformable_on_random_levels(reference_root: Path) -> None:
+    decoder = load_part(
+        reference_root / "manifest_samvitb_v1.json",
+        PIXEL_DECODER,
+        lambda: DeformableConfig().build(SAM_VIT_B.channels),
+    )
+    assert isinstance(decoder, DeformableDecoder)
+    golden = load_golden(reference_root / "golden_misc.npz")
+    sizes = ((32, 40), (16, 20), (8, 10), (4, 5))
+    shapes = ((1, c, h, w) for c, (h, w) in zip(SAM_VIT_B.channels, sizes, strict=True))
+    pyramid = Pyramid(*(make_normal(name, shape) for name, shape in zip(Pyramid._fields, shapes, strict=True)))
+    with torch.inference_mode():
+        features = decoder(pyramid)
+        golden.compare("deform_enc_out0", features.levels[0])
+        compare_levels(golden, "deform_", features.levels, decoder.mask_features(features.finest))

@@ -171,8 +171,17 @@ class Golden:
         if key.endswith(_MASK_LOGITS):
             return MASK_LOGIT_ATOL, 0.0
         if "davit" in self.name and key == "A_res4":
-            return OTHER_ATOL, 1e-3  # values reach 1e4 under this fill
+            # Values average 1e4 under this fill and reach 2e6, so that float32 itself is only good to a few units (the
+            # recorded run lies 4.3 from float64): 1e-3 of the value, and for values near zero 1e-5 of the average.
+            return 1e-5 * self.mean_magnitude(key), 1e-3
         return OTHER_ATOL, 0.0
+
+    def mean_magnitude(self, key: str) -> float:
+        """Mean |value| of a recorded array."""
+        total = self.arrays.get(f"{key}__abssum")
+        if total is None:
+            return float(np.abs(self.arrays[key]).mean())
+        return float(total) / math.prod(int(n) for n in self.arrays[f"{key}__shape"])
 
     def compare(
         self, key: str, actual: Tensor | np.ndarray, atol: float | None = None, rtol: float | None = None
@@ -185,7 +194,7 @@ class Golden:
         values = actual.detach().cpu().numpy() if isinstance(actual, Tensor) else np.asarray(actual)
         expected = self.arrays[key]
         stride = self.arrays.get(f"{key}__stride")
-        shape = tuple(self.arrays[f"{key}__shape"]) if stride is not None else expected.shape
+        shape = tuple(self.arrays[f"{key}__shape"].tolist()) if stride is not None else expected.shape
         assert values.shape == shape, f"{self.name}:{key} has shape {values.shape}, recorded {shape}"
         if expected.dtype.kind in "biu":
             np.testing.assert_array_equal(values, expected, err_msg=f"{self.name}:{key}")

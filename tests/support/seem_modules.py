@@ -19,21 +19,23 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Part:
-    """Makes one part under the name that it has in the whole model, so that the whole model's key rules apply."""
+    """Makes one part under the dotted name that it has in the whole model, so that the model's key rules apply."""
 
     name: str
     make: Callable[[], nn.Module]
 
     def build(self) -> nn.Module:
-        return nn.ModuleDict({self.name: self.make()})
+        module = self.make()
+        for step in reversed(self.name.split(".")):
+            module = nn.ModuleDict({step: module})
+        return module
 
 
 def load_part(manifest: Path, official_prefix: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """The module that `make` builds, holding the filled official parameters under `official_prefix`."""
-    official = fill_official(manifest, official_prefix)
-    name = (convert_key(next(iter(official))) or "").split(".")[0]
-    part = Part(name, make)
-    return load_converted(part, convert_state_dict(official, part))[name]
+    """What `make` builds, holding the filled official parameters under `official_prefix` (which ends with a dot)."""
+    part = Part((convert_key(official_prefix) or "").rstrip("."), make)
+    weights = convert_state_dict(fill_official(manifest, official_prefix), part)
+    return load_converted(part, weights).get_submodule(part.name)
 
 
 def normalised(image: np.ndarray) -> Tensor:
