@@ -60,13 +60,15 @@ class Progress:
     def __init__(self, label: str, *, quiet: bool = False, unit: str = "frame") -> None:
         self._label, self._quiet, self._unit = label, quiet or sys.stderr is None, unit
         self._bar: Any = None
-        self._began = time.monotonic()
+        self._began: tuple[int, float] | None = None  # what was done at the first call, and when that was
         self._tenth = 0
 
     def __call__(self, done: int, total: int) -> None:
         """``done`` of ``total`` are finished."""
         if self._quiet:
             return
+        if self._began is None:
+            self._began = done, time.monotonic()
         if not sys.stderr.isatty():
             self._line(done, total)
             return
@@ -78,12 +80,16 @@ class Progress:
 
     def _line(self, done: int, total: int) -> None:
         tenth = done * 10 // max(total, 1)
-        if tenth <= self._tenth:
+        if tenth <= self._tenth or self._began is None:
             return
         self._tenth = tenth
-        rate = done / max(time.monotonic() - self._began, 1e-9)
-        left = f"{(total - done) / rate:.0f} s left"
-        note(f"{self._label}: {done}/{total} {self._unit}s, {rate:.1f} {self._unit}s/s, {left}")
+        first, began = self._began  # the first one also paid for loading the model
+        seconds = time.monotonic() - began
+        text = f"{self._label}: {done}/{total} {self._unit}s"
+        if done > first and seconds > 0:
+            rate = (done - first) / seconds
+            text += f", {rate:.1f} {self._unit}s/s, {(total - done) / rate:.0f} s left"
+        note(text)
 
     def __enter__(self) -> Progress:
         return self
@@ -91,6 +97,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
 

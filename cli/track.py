@@ -79,10 +79,9 @@ def track(
     area, box, lost), run.json, overlay.mp4 and contact.png. Without -o it is called after the video, NAME_vos, in the
     current folder. Ctrl-C finishes the frame and keeps what is done.
     """
-    from vos.to_folder import track_to_folder
-
     from vos.pipeline import TrackOptions
     from vos.prompt_text import parse_box, parse_mask, parse_point
+    from vos.to_folder import track_to_folder
 
     parts = save_list(save)
     prompts = [*map(parse_point, point or ()), *map(parse_box, box or ())]

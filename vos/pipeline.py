@@ -9,7 +9,7 @@ frame is held at a time (and a few in the queue), so memory does not grow with t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -124,9 +124,8 @@ def track(
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
-        for warning in job.warnings:
-            logger.warning(warning)
-        return stream(job, make_tracker(options) if isinstance(tracker, str) else tracker, close=source is not video)
+        follower = make_tracker(options) if isinstance(tracker, str) else tracker
+        return _with_warnings(job, stream(job, follower, close=source is not video))
     except BaseException:
         if source is not video:
             source.close()
@@ -174,7 +173,7 @@ def make_tracker(options: TrackOptions) -> Tracker:
     return build_tracker(options.tracker, device=pick_device(options.device))
 
 
-def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Iterator[FrameResult]:
+def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:
     """Decode ahead on a thread, step the tracker here, yield results; ``close`` closes the source at the end.
 
     Raises VideoError where not a single frame can be decoded; any fault of the reader is raised here.
@@ -194,18 +193,32 @@ def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Iterator[Frame
             job.source.close()
 
 
+def _with_warnings(job: Job, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
+    """The results, with warnings to the log: about the prompts before the first, about the video after the last."""
+    for warning in job.warnings:
+        logger.warning(warning)
+    yield from results
+    for warning in job.source.warnings:
+        logger.warning(warning)
+
+
+def mask_files(mask: AnyMask | Sequence[str | Path | MaskFile] | None) -> list[MaskFile]:
+    """The files among what was given as ``mask``; none for a label map."""
+    if mask is None or isinstance(mask, np.ndarray):
+        return []
+    items = [mask] if isinstance(mask, (str, Path, MaskFile)) else mask
+    return [item if isinstance(item, MaskFile) else MaskFile(Path(item)) for item in items]
+
+
 def _read_masks(
     mask: AnyMask | Sequence[str | Path | MaskFile] | None, source: VideoSource, tracked: range, mask_format: MaskFormat
 ) -> tuple[list[TimedPrompt], list[str]]:
     """Mask prompts of every mask given, and warnings about what they were taken for."""
-    if mask is None:
-        return [], []
     if isinstance(mask, np.ndarray):
         return list(mask_prompts(_as_labels(mask))), []
-    files = [mask] if isinstance(mask, (str, Path, MaskFile)) else list(mask)
     prompts: list[TimedPrompt] = []
     warnings: list[str] = []
-    for file in (item if isinstance(item, MaskFile) else MaskFile(Path(item)) for item in files):
+    for file in mask_files(mask):
         labels, said = _read_mask(file, source.info, mask_format)
         prompts += mask_prompts(labels, frame_at(file.when, source, tracked))
         warnings += said

@@ -1,0 +1,110 @@
+"""``vos batch``: every video of a folder that has a mask beside it, one after the other, and a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
+from cli.main import INTERRUPTED
+from cli.options import (
+    Device,
+    Json,
+    MaskFormat,
+    MaskKind,
+    MaxSide,
+    OnDevice,
+    Overwrite,
+    Quiet,
+    Reader,
+    Save,
+    Threads,
+    Tracker,
+    UseReader,
+    save_list,
+)
+
+if TYPE_CHECKING:
+    from vos.batch.local import VideoOutcome
+    from vos.batch.plan import PlannedVideo
+
+SOME_FAILED = 6
+
+
+def batch(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with clip.mp4 (or images in clip/) and clip.png.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Gets one folder of results per video.")],
+    tracker: Tracker = "propagate",
+    device: OnDevice = Device.auto,
+    max_side: MaxSide = None,
+    threads: Threads = None,
+    save: Save = "masks,overlay,contact",
+    reader: UseReader = Reader.pyav,
+    mask_format: MaskFormat = MaskKind.auto,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Track every video of DIR that has a mask of its first frame beside it: clip.mp4 with clip.png.
+
+    One after the other. A video that cannot be tracked is named, and the next one goes on; one whose results are done
+    is left as it is; videos without a mask are listed. A table ends the run. Exit code 6 if any failed.
+    """
+    from vos.batch.local import run_local
+    from vos.batch.plan import plan_folder
+    from vos.pipeline import TrackOptions
+
+    parts = save_list(save)
+    options = TrackOptions(
+        tracker, device.value, max_side=max_side, reader=reader.value, threads=threads, mask_format=mask_format.value
+    )
+    plan = plan_folder(folder, out)
+    for video in plan.without_prompt:
+        warn(f"{video} has no mask beside it and is left out; put {video.stem}.png there")
+
+    outcomes: list[VideoOutcome] = []
+    bars: list[Progress] = []
+
+    def bar(item: PlannedVideo) -> Progress:
+        bars.append(Progress(item.out.name, quiet=quiet))
+        return bars[-1]
+
+    with stop_on_signal() as stop:
+        for found in run_local(plan, options=options, save=parts, overwrite=overwrite, on_progress=bar, stop=stop):
+            while bars:
+                bars.pop().close()
+            outcomes.append(found)
+            for text in found.warnings:
+                warn(f"{found.video.name}: {text}")
+            if found.message:
+                note(f"vos: {found.video.name} failed: {found.message}")
+    if json:
+        emit_json({"videos": [asdict(item) for item in outcomes], "without_prompt": plan.without_prompt})
+    else:
+        emit(*_table(outcomes, plan.without_prompt))
+    return _code(outcomes)
+
+
+def _code(outcomes: Sequence[VideoOutcome]) -> int:
+    ends = {item.outcome for item in outcomes}
+    if "interrupted" in ends or ("not started" in ends and "failed" not in ends):
+        return INTERRUPTED
+    return SOME_FAILED if "failed" in ends else 0
+
+
+def _table(outcomes: Sequence[VideoOutcome], without_prompt: Sequence[Path]) -> Iterator[str]:
+    names = [item.video.name for item in outcomes] + [path.name for path in without_prompt]
+    width = max(map(len, names), default=5)
+    yield f"{'video':<{width}}  {'outcome':<12}  {'frames':>6}  {'frames/s':>8}"
+    for item in outcomes:
+        rate = f"{item.frames / item.seconds:.1f}" if item.seconds > 0 and item.frames else "-"
+        frames = str(item.frames) if item.frames else "-"
+        yield f"{item.video.name:<{width}}  {item.outcome:<12}  {frames:>6}  {rate:>8}  {item.message}".rstrip()
+    for path in without_prompt:
+        yield f"{path.name:<{width}}  {'no mask':<12}  {'-':>6}  {'-':>8}"

@@ -1,0 +1,68 @@
+"""What a batch will do, found by rule before anything runs: every ``clip.mp4`` that has a ``clip.png`` beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from seem_core.errors import InputError
+from vos.images import IMAGE_SUFFIXES, natural_key
+
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"}
+    | {".ts", ".vob", ".webm", ".wmv"}
+)
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """One video, the mask of its first frame, and the folder that its results go to."""
+
+    video: Path
+    mask: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What will be tracked, in natural order of names, and which videos have no mask beside them."""
+
+    videos: tuple[PlannedVideo, ...]
+    without_prompt: tuple[Path, ...]
+
+
+def plan_folder(folder: Path, out: Path) -> BatchPlan:
+    """Pair the video files and image folders directly inside ``folder`` with ``NAME.png`` beside them.
+
+    Raises InputError where ``folder`` cannot be read, holds no video, or two videos would write to one folder.
+    """
+    try:
+        entries = sorted(folder.iterdir(), key=natural_key)
+    except OSError as error:
+        raise InputError(f"cannot read folder {folder} ({error.strerror}); give a folder of videos") from error
+    videos = [path for path in entries if path.resolve() != out.resolve() and _is_video(path)]
+    if not videos:
+        raise InputError(f"{folder} holds no video file and no folder of images; give a folder of videos")
+    planned: dict[str, PlannedVideo] = {}
+    without = []
+    for video in videos:
+        name = video.name if video.is_dir() else video.stem
+        mask = folder / f"{name}.png"
+        if not mask.is_file():
+            without.append(video)
+        elif name in planned:
+            raise InputError(f"{planned[name].video} and {video} would both write to {out / name}; rename one of them")
+        else:
+            planned[name] = PlannedVideo(video, mask, out / name)
+    return BatchPlan(tuple(planned.values()), tuple(without))
+
+
+def _is_video(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() in VIDEO_SUFFIXES
+    try:
+        with os.scandir(path) as entries:
+            return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+    except OSError:
+        return False

@@ -1,0 +1,174 @@
+"""A video and prompts in, a results folder out: `track_to_folder`, the way of `vos track`.
+
+    reader thread -> queue -> this thread (tracker, memory) -> queue -> writer thread, then overlay and contact sheet
+
+A fault in any stage ends the others and is raised here; what is whole stays, and run.json says how it ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from seem_core.prompts import BoxPrompt, PointPrompt
+from trackers.base import Tracker
+from vos.frames import FrameResult, VideoSource
+from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord
+from vos.pipeline import AnyMask, AnyPrompt, Job, TrackOptions, make_tracker, mask_files, open_source, prepare, stream
+from vos.prefetch import WriteBehind
+from vos.prompt_text import MaskFile, format_prompt
+from vos.prompts import FramePrompt
+from vos.run_record import Json
+
+RESULTS_BEHIND = 4  # finished frames that wait for the writer
+PARTS = frozenset({"masks", "overlay", "contact"})
+
+OnProgress = Callable[[int, int], None]  # frames finished, frames in all
+
+
+@dataclass(frozen=True)
+class ObjectSummary:
+    """One object over the whole run: on how many frames it was seen, its mean score (0..1) there, its last frame."""
+
+    id: int
+    frames_seen: int
+    mean_score: float
+    last_seen: int | None
+
+
+@dataclass(frozen=True)
+class TrackSummary:
+    """How a run ended.
+
+    state     done, or interrupted (what was finished is kept)
+    frames    masks written; ``gaps`` are the frames that could not be decoded and have none
+    seconds   wall-clock time from the first decoded frame to the last written mask
+    made      paths of what was made: the folder of masks first
+    """
+
+    out: Path
+    state: Literal["done", "interrupted"]
+    frames: int
+    gaps: tuple[int, ...]
+    seconds: float
+    objects: tuple[ObjectSummary, ...]
+    warnings: tuple[str, ...]
+    made: tuple[Path, ...]
+
+
+def track_to_folder(
+    video: str | Path | VideoSource,
+    out: str | PathLike[str],
+    prompts: Iterable[AnyPrompt] | AnyPrompt = (),
+    *,
+    mask: AnyMask | Sequence[str | Path | MaskFile] | None = None,
+    options: TrackOptions | None = None,
+    save: Set[str] = PARTS,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    stop: threading.Event | None = None,
+) -> TrackSummary:
+    """Follow objects through a video and write masks, frames.jsonl, run.json and what ``save`` names into ``out``.
+
+    video, prompts, mask   as for `vos.pipeline.track`
+    save                   of "masks", "overlay", "contact"; masks are always kept, the others are made from them
+    on_progress            called on this thread after every frame with (frames finished, frames in all)
+    stop                   once set, the frame in work is finished and the run ends as interrupted
+
+    Raises what `vos.pipeline.track` raises, OutputError where ``out`` cannot be written or holds a finished run,
+    DiskFullError where no room is left. Nothing is written before everything was checked.
+    """
+    options = options or TrackOptions()
+    source = open_source(video, options)
+    try:
+        job = prepare(source, prompts, mask, options)
+        tracker = make_tracker(options)
+        with ResultFolder.create(out, overwrite=overwrite) as folder:
+            folder.begin(_record(job, mask_files(mask), options))
+            tally = _follow(job, tracker, folder, on_progress, stop)
+            state: Literal["done", "interrupted"] = "interrupted" if _is_set(stop) and not tally.whole else "done"
+            gaps = tuple(gap for gap in source.gaps if gap in job.tracked)
+            run = folder.finish(state, gaps=gaps, warnings=source.warnings)
+    finally:
+        if source is not video:
+            source.close()
+    made = [folder.path / "masks"]
+    return TrackSummary(
+        folder.path, state, run.frames_done, gaps, run.seconds, tally.objects(job.ids), run.warnings, tuple(made)
+    )
+
+
+@dataclass
+class _Tally:
+    """What is known of the objects so far; filled by the writer thread, read when it has ended."""
+
+    seen: dict[int, int] = field(default_factory=dict)
+    score: dict[int, float] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+    whole: bool = False  # the last frame was reached
+
+    def count(self, record: FrameRecord) -> None:
+        for found in record.objects:
+            if found.area:
+                self.seen[found.id] = self.seen.get(found.id, 0) + 1
+                self.score[found.id] = self.score.get(found.id, 0.0) + found.score
+                self.last[found.id] = record.frame
+
+    def objects(self, ids: tuple[int, ...]) -> tuple[ObjectSummary, ...]:
+        return tuple(
+            ObjectSummary(
+                i, self.seen.get(i, 0), round(self.score.get(i, 0.0) / max(1, self.seen.get(i, 0)), 4), self.last.get(i)
+            )
+            for i in ids
+        )
+
+
+def _follow(
+    job: Job, tracker: Tracker, folder: ResultFolder, on_progress: OnProgress | None, stop: threading.Event | None
+) -> _Tally:
+    """Track every frame until the end or ``stop``; returns when the last finished frame is written."""
+    tally = _Tally()
+
+    def write(result: FrameResult) -> None:
+        tally.count(folder.add(result))
+
+    with WriteBehind(write, RESULTS_BEHIND) as writer, closing(stream(job, tracker)) as results:
+        for result in results:
+            writer.put(result)
+            if on_progress is not None:
+                on_progress(job.tracked.index(result.frame.index) + 1, len(job.tracked))
+            if _is_set(stop):
+                tally.whole = result.frame.index == job.tracked[-1]
+                break
+        else:
+            tally.whole = True
+    return tally
+
+
+def _record(job: Job, masks: Iterable[MaskFile], options: TrackOptions) -> RunRecord:
+    """What run.json says before the first frame."""
+    inputs = [InputRecord.of("video", job.source.info.path)]
+    inputs += [InputRecord.of("mask", file.path) for file in masks]
+    written: list[Json] = [
+        format_prompt(FramePrompt(frame, prompt))
+        for frame, prompts in job.prompts.items()
+        for prompt in prompts
+        if isinstance(prompt, (PointPrompt, BoxPrompt))
+    ]
+    return RunRecord(
+        video=job.source.info,
+        tracked=(job.tracked.start, job.tracked.stop, job.tracked.step),
+        ids=job.ids,
+        inputs=tuple(inputs),
+        options={**asdict(options), "prompts": written},
+        warnings=job.warnings,
+    )
+
+
+def _is_set(stop: threading.Event | None) -> bool:
+    return stop is not None and stop.is_set()
