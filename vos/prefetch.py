@@ -132,7 +132,7 @@ class Prefetch(Generic[T]):
             self._thread = threading.Thread(
                 target=_read, args=(self._iterable, self._channel), name="vos-reader", daemon=True
             )
-            self._thread.start()
+            _begin(self._thread, self._channel)
 
 
 def prefetch(iterable: Iterable[T], depth: int = 4) -> Prefetch[T]:
@@ -164,8 +164,8 @@ class WriteBehind(Generic[T]):
     """Calls ``write(item)`` for each item put, in order, on a thread of its own that lags at most ``depth`` items.
 
     The first failing write is the last one: nothing later is written, and its exception is raised by every later
-    ``put``, or by ``close`` if there is none. Leaving the ``with`` writes what was put, also when an exception passes through
-    (finished work is kept); that exception then wins over one of a write, which is added to it as a note.
+    ``put``, or by ``close`` if there is none. Leaving the ``with`` writes what was put, also when an exception passes
+    through (finished work is kept); that exception then wins over one of a write, which is added to it as a note.
 
     Raises ValueError for a depth below 1, and for a put after close.
     """
@@ -177,7 +177,7 @@ class WriteBehind(Generic[T]):
         self._thread = threading.Thread(
             target=_write, args=(write, self._channel, self._failures), name="vos-writer", daemon=True
         )
-        self._thread.start()
+        _begin(self._thread, self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -237,6 +237,24 @@ def _write(write: Callable[[T], object], channel: _Channel[T], failures: list[Ba
         channel.close(drop=True)
 
 
+def _begin(thread: threading.Thread, channel: _Channel[T]) -> None:
+    """Start a thread, or leave none behind: Ctrl-C may arrive while its start is awaited."""
+    try:
+        thread.start()
+    except BaseException:
+        channel.close(drop=True)
+        raise
+
+
 def _join(thread: threading.Thread) -> None:
+    """Wait for a thread that was told to end. Ctrl-C is raised when it has; a second one does not wait."""
+    interrupt = None
     while thread.is_alive():
-        thread.join(_PIECE_S)
+        try:
+            thread.join(_PIECE_S)
+        except KeyboardInterrupt as error:
+            if interrupt is not None:
+                raise
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
