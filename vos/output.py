@@ -84,10 +84,13 @@ class ResultFolder:
         """
         folder = Path(path)
         with _writing(folder):
+            _refuse(folder, overwrite)
             (folder / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         try:
-            _refuse_or_clean(folder, overwrite)
+            with _writing(folder):
+                for written in _written_by_run(folder):
+                    written.unlink(missing_ok=True)
         except BaseException:
             _unlock(folder, lock)
             raise
@@ -95,7 +98,7 @@ class ResultFolder:
 
     def begin(self, run: RunRecord) -> None:
         """Write run.json (state running) and an empty frames.jsonl."""
-        self._digits = max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
+        self._digits = _digits(run)
         self._began = time.monotonic()
         self._run = replace(run, state="running", started=_now(), finished=None, frames_done=0, error=None, rendered=())
         self._save(self._run)
@@ -110,7 +113,7 @@ class ResultFolder:
         write_labels(self.path / name, result.masks.labels)
         try:
             self._append(frames, record.line())
-        except OSError:
+        except BaseException:
             (self.path / name).unlink(missing_ok=True)
             raise
         self._run = replace(run, frames_done=run.frames_done + 1)
@@ -227,27 +230,22 @@ def _translate(path: Path, error: OSError) -> NoReturn:
     raise OutputError(f"cannot write {path} ({reason}); choose a folder that you may write to") from error
 
 
-def _refuse_or_clean(folder: Path, overwrite: bool) -> None:
+def _refuse(folder: Path, overwrite: bool) -> None:
+    if overwrite:
+        return
     if not (folder / RUN_FILE).exists():
         foreign = next(_results_like(folder), None)
-        if foreign is not None and not overwrite:
+        if foreign is not None:
             raise OutputError(
-                f"{foreign} is there already, from no run of vos; choose another folder or say --overwrite"
+                f"{foreign} is there already and no run of vos made it; choose another folder or say --overwrite"
             )
         return
     try:
         run = read_run(folder)
     except InputError as error:
-        if not overwrite:
-            raise OutputError(
-                f"{folder} holds results that cannot be read; choose another folder or say --overwrite"
-            ) from error
-        return
-    if run.state == "done" and not overwrite:
+        raise OutputError(f"{error}; to replace what is in {folder} say --overwrite") from error
+    if run.state == "done":
         raise OutputError(f"{folder} holds the results of a finished run; choose another folder or say --overwrite")
-    with _writing(folder):
-        for path in _written_by(folder, run):
-            path.unlink(missing_ok=True)
 
 
 def _results_like(folder: Path) -> Iterator[Path]:
@@ -255,22 +253,34 @@ def _results_like(folder: Path) -> Iterator[Path]:
     yield from (folder / MASKS_FOLDER).glob("*.png")
 
 
-def _written_by(folder: Path, run: RunRecord) -> Iterator[Path]:
+def _written_by_run(folder: Path) -> Iterator[Path]:
     """Files of an earlier run, its run.json last: one that is killed while removing is still known as a run."""
+    if not (folder / RUN_FILE).exists():
+        return
+    masks = folder / MASKS_FOLDER
     try:
         for record in read_frames(folder):
             if Path(record.mask).parts[:-1] == (MASKS_FOLDER,):
                 yield folder / record.mask
+        run = read_run(folder)
+        digits = _digits(run)
+        yield from (masks / f"{i:0{digits}d}.png" for i in _unrecorded(run))
+        yield from (folder / name for name in run.rendered if name in _RENDERED)
     except InputError as error:
-        log.warning("%s", error)
-    digits = max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
-    for frame in range(*run.tracked)[run.frames_done :]:  # a mask whose line was not written any more
-        yield folder / MASKS_FOLDER / f"{frame:0{digits}d}.png"
-    yield from (folder / MASKS_FOLDER).glob(".*.part")
-    yield from folder.glob(".*.part")
-    yield from (folder / name for name in run.rendered)
+        log.warning("not every file of the earlier run is known: %s", error)
+    yield from masks.glob(".*.png.*-*.part")
+    yield from folder.glob(".run.json.*-*.part")
     yield folder / FRAMES_FILE
     yield folder / RUN_FILE
+
+
+def _unrecorded(run: RunRecord) -> range:
+    """Frames of a killed run whose mask may be there without a line."""
+    return range(*run.tracked) if run.state == "running" else range(0)
+
+
+def _digits(run: RunRecord) -> int:
+    return max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
 
 
 def _lock(folder: Path) -> int | None:
@@ -286,9 +296,20 @@ def _lock(folder: Path) -> int | None:
     except BlockingIOError as error:
         os.close(descriptor)
         raise OutputError(f"another run is writing to {folder}; wait for it or choose another folder") from error
-    except OSError:
-        pass
+    except OSError as error:
+        log.debug("%s cannot be locked: %s", folder, error)
+        return descriptor
+    if not _is_still(folder / _LOCK, descriptor):  # its owner finished and removed it meanwhile
+        os.close(descriptor)
+        return _lock(folder)
     return descriptor
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _unlock(folder: Path, descriptor: int | None) -> None:
