@@ -1,4 +1,4 @@
-"""Where a dataset keeps its masks, images and lists: a DAVIS root, or a folder of annotation folders, or one of these."""
+"""Where a dataset keeps its masks, images and lists: a DAVIS root, or folders of annotations without one."""
 
 from __future__ import annotations
 
