@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -86,11 +87,16 @@ def load_command(entry: CommandEntry) -> Any:
     target = getattr(importlib.import_module(module), attribute)
     if not isinstance(target, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(entry.name)(target)
+        app.command(entry.name, help=_unwrapped(inspect.getdoc(target) or entry.help))(target)
         target = app
     command = typer.main.get_command(target)
     command.name = entry.name
     return command
+
+
+def _unwrapped(text: str) -> str:
+    """Paragraphs of a docstring as one line each, so that the terminal breaks them where it is wide."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _print_version(wanted: bool) -> None:

@@ -59,7 +59,9 @@ MaxSide = Annotated[
         show_default=False,
     ),
 ]
-OutFolder = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", show_default="NAME_vos")]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.", show_default="NAME_vos")
+]
 
 UseReader = Annotated[Reader, typer.Option("--reader", help="What decodes video files; decord needs the extra.")]
 MaskFormat = Annotated[MaskKind, typer.Option("--mask-format", help="How to read mask files; auto refuses to guess.")]

@@ -170,6 +170,9 @@ def make_tracker(options: TrackOptions) -> Tracker:
     if options.tracker not in TRACKERS:
         raise InputError(f"there is no tracker {options.tracker!r}; use one of {', '.join(TRACKERS)}")
     set_threads(options.threads)
+    _, _, takes_device = TRACKERS[options.tracker]
+    if not takes_device and options.device in ("auto", "cpu"):  # no need to load torch to find out what is there
+        return build_tracker(options.tracker)
     return build_tracker(options.tracker, device=pick_device(options.device))
 
 
