@@ -263,8 +263,9 @@ def _written_by_run(folder: Path) -> Iterator[Path]:
             if Path(record.mask).parts[:-1] == (MASKS_FOLDER,):
                 yield folder / record.mask
         run = read_run(folder)
-        digits = _digits(run)
-        yield from (masks / f"{i:0{digits}d}.png" for i in _unrecorded(run))
+        if run.state == "running":  # it was killed: a mask may be there whose line is not
+            tracked, digits = range(*run.tracked), _digits(run)
+            yield from (p for p in masks.glob("[0-9]*.png") if _is_frame(p.stem, digits) and int(p.stem) in tracked)
         yield from (folder / name for name in run.rendered if name in _RENDERED)
     except InputError as error:
         log.warning("not every file of the earlier run is known: %s", error)
@@ -274,9 +275,8 @@ def _written_by_run(folder: Path) -> Iterator[Path]:
     yield folder / RUN_FILE
 
 
-def _unrecorded(run: RunRecord) -> range:
-    """Frames of a killed run whose mask may be there without a line."""
-    return range(*run.tracked) if run.state == "running" else range(0)
+def _is_frame(stem: str, digits: int) -> bool:
+    return len(stem) == digits and stem.isascii() and stem.isdigit()
 
 
 def _digits(run: RunRecord) -> int:
