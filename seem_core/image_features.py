@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Size = tuple[int, int]
 
@@ -29,6 +29,12 @@ class MaskFeatures:
     base: Tensor
     weight: Tensor
     bias: Tensor
+
+    @classmethod
+    def before(cls, projection: nn.Conv2d, base: Tensor) -> MaskFeatures:
+        """What ``projection(base)`` would be; the convolution keeps the size of its input."""
+        bias = projection.bias if projection.bias is not None else base.new_zeros(projection.out_channels)
+        return cls(base, projection.weight, bias)
 
     @property
     def batch(self) -> int:

@@ -1,0 +1,85 @@
+"""SEEM in one piece: encode an image once, then decode any number of prompts on it.
+
+    image -> backbone -> pixel decoder -> ImageFeatures --+
+    words -> text encoder -> TextTokens ------------------+-> decoder -> DecoderOutput -> pick a query -> mask
+    marks -> visual sampler (on ImageFeatures) -> tokens --+
+
+The model keeps no state between calls. What lasts from image to image (tokens of a reference, the previous mask) is
+returned to the caller and handed back in.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seem_core.config import SeemConfig
+from seem_core.decoder import Decoder, DecoderOutput, DecoderPrompts
+from seem_core.errors import InputError
+from seem_core.image_features import ImageFeatures, MaskFeatures
+from seem_core.routing import ROUTINGS
+from seem_core.visual_sampler import VisualTokens
+
+
+class Seem(nn.Module):
+    """Backbone, pixel decoder, decoder."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: SeemConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = config.backbone.build()
+        self.pixel_decoder = config.pixel_decoder.build(config.backbone.channels)
+        self.decoder = Decoder(config.decoder, ROUTINGS[config.routing])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.query_content.device
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Features of F images: (F, 3, H, W) RGB in 0..255 (any dtype), already of the size to be encoded.
+
+        They are normalised, then padded with zeros on the right and below to multiples of `config.divisor`.
+        """
+        normalised = self.normalise(images)
+        h, w = images.shape[2:]
+        d = self.config.divisor
+        padded = F.pad(normalised, (0, -w % d, 0, -h % d))
+        pixel_features = self.pixel_decoder(self.backbone(padded))
+        mask_features = MaskFeatures.before(self.pixel_decoder.mask_features, pixel_features.finest)
+        return ImageFeatures(pixel_features.levels, mask_features, (padded.shape[2], padded.shape[3]), (h, w))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(F, 3, H, W) RGB in 0..255 to zero mean and unit deviation per channel, in the precision of the weights."""
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise InputError(f"images are (F, 3, H, W) RGB, not {tuple(images.shape)}")
+        mean = torch.tensor(self.config.pixel_mean, device=self.device)[:, None, None]
+        std = torch.tensor(self.config.pixel_std, device=self.device)[:, None, None]
+        return ((images.to(self.device, torch.float32) - mean) / std).to(self.decoder.query_content.dtype)
+
+    def sample(
+        self,
+        features: ImageFeatures,
+        positive: Tensor,
+        negative: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> VisualTokens:
+        """Prompt tokens of the objects marked by (N, H, W) bool masks on the padded input of `features`."""
+        return self.decoder.sample(features, positive, negative, generator=generator)
+
+    def decode(
+        self,
+        features: ImageFeatures,
+        prompts: DecoderPrompts | None = None,
+        *,
+        masks: bool = False,
+        earlier: bool = False,
+    ) -> DecoderOutput:
+        """Predictions of all queries, see `Decoder.forward`; `features.mask_features.logits` makes masks of some."""
+        output: DecoderOutput = self.decoder(features, prompts, masks=masks, earlier=earlier)
+        return output
