@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from trackers.base import ObjectMasks, Tracker
     from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
     from vos.masks import read_labels, read_prompt_mask, write_labels
-    from vos.pipeline import track
+    from vos.pipeline import TrackOptions, track
     from vos.prompts import FramePrompt, Seconds, TimedPrompt
-    from vos.to_folder import track_to_folder
+    from vos.to_folder import TrackSummary, track_to_folder
     from vos.video import open_video
 
 _HOMES = {
@@ -48,9 +48,9 @@ _HOMES = {
     "trackers.base": ("ObjectMasks", "Tracker"),
     "vos.frames": ("Frame", "FrameResult", "VideoInfo", "VideoSource"),
     "vos.masks": ("read_labels", "read_prompt_mask", "write_labels"),
-    "vos.pipeline": ("track",),
+    "vos.pipeline": ("TrackOptions", "track"),
     "vos.prompts": ("FramePrompt", "Seconds", "TimedPrompt"),
-    "vos.to_folder": ("track_to_folder",),
+    "vos.to_folder": ("TrackSummary", "track_to_folder"),
     "vos.video": ("open_video",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -79,6 +79,8 @@ __all__ = [
     "Seconds",
     "TextPrompt",
     "TimedPrompt",
+    "TrackOptions",
+    "TrackSummary",
     "Tracker",
     "VideoError",
     "VideoInfo",

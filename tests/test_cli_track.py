@@ -1,0 +1,191 @@
+"""``vos track``, ``vos batch`` and ``vos doctor`` as a user types them: what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clips import write_clip, write_mask
+
+from cli.main import run
+from vos.output import read_run
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, made current, with clip.mp4 (12 frames) and clip.png."""
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4")
+    write_mask(tmp_path / "clip.png")
+    return tmp_path
+
+
+COPY = ("--tracker", "copy", "--save", "masks")
+
+
+def test_a_mask_gives_a_folder_and_its_path_on_stdout(clip: Path, capsys: Captured) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", *COPY]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{Path('out') / 'masks'}\n"
+    assert "tracking: 12/12 frames" in said.err
+    assert len(list((clip / "out" / "masks").glob("*.png"))) == 12
+    assert read_run(clip / "out").state == "done"
+
+
+def test_without_o_the_folder_is_called_after_the_video(clip: Path) -> None:
+    assert run(["track", "clip.mp4", "-b", "0,16,16,32", "--quiet", *COPY]) == 0
+    assert (clip / "clip_vos" / "masks" / "00011.png").exists()
+
+
+def test_quiet_says_nothing_but_results(clip: Path, capsys: Captured) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", "--quiet", *COPY]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_json_is_one_object(clip: Path, capsys: Captured) -> None:
+    options = ["--start", "2", "--end", "11", "--stride", "4", "--json", "-q", *COPY]
+    assert run(["track", "clip.mp4", "-m", "clip.png@6", "-p", "3,20@2#5", "-o", "out", *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["state"], result["frames"], result["out"]) == ("done", 3, "out")
+    assert [item["id"] for item in result["objects"]] == [1, 5]
+    assert result["made"] == [str(Path("out") / "masks")]
+    assert sorted(path.name for path in (clip / "out" / "masks").iterdir()) == ["00002.png", "00006.png", "00010.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["missing.mp4", "-p", "1,1"], 3, "missing.mp4"),
+        (["clip.png/x.mp4", "-p", "1,1"], 3, "clip.png"),
+        (["text.mp4", "-p", "1,1"], 3, "text.mp4"),
+        (["clip.mp4"], 3, "nothing says what to follow; give a mask, a point or a box"),
+        (["clip.mp4", "-p", "1;1"], 3, "'1;1' is not a point"),
+        (["clip.mp4", "-p", "100,1"], 3, "outside the image of 64x48"),
+        (["clip.mp4", "-b", "1,1,9,9@12"], 3, "frame 12 of a prompt is past the end"),
+        (["clip.mp4", "-m", "none.png"], 3, "none.png"),
+        (["clip.mp4", "-m", "clip.mp4"], 3, "clip.mp4"),
+        (["clip.mp4", "-p", "1,1", "--start", "50"], 3, "start 50 is past the end"),
+        (["clip.mp4", "-p", "1,1", "--start", "5", "--end", "5"], 3, "are none"),
+        (["clip.mp4", "-p", "1,1", "--tracker", "magic"], 3, "no tracker 'magic'"),
+        (["clip.mp4", "-p", "1,1", "--save", "gold"], 2, "--save takes a list of masks, overlay, contact, not gold"),
+        (["clip.mp4", "-p", "1,1", "-o", "clip.png"], 3, "clip.png"),
+        (["clip.mp4", "-p", "1,1", "-o", "clip.png/out"], 3, "clip.png"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    clip: Path, capsys: Captured, arguments: list[str], code: int, words: str
+) -> None:
+    (clip / "text.mp4").write_text("not a video\n")
+    before = {path.name for path in clip.iterdir()}
+    assert run(["track", *arguments, *([] if "--tracker" in arguments else ["--tracker", "copy"])]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("vos: error: ")
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert {path.name for path in clip.iterdir()} == before
+
+
+def test_a_finished_result_is_refused_unless_overwritten(clip: Path, capsys: Captured) -> None:
+    command = ["track", "clip.mp4", "-m", "clip.png", "-o", "out", "-q", *COPY]
+    assert run(command) == 0
+    assert run(command) == 3
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*command, "--overwrite"]) == 0
+
+
+def test_stdout_that_nobody_reads_is_no_error(clip: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)  # writing now is a broken pipe
+    code = "import sys, cli.main; sys.exit(cli.main.run(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "track", "clip.mp4", "-m", "clip.png", "-q", "-o"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    try:
+        done = subprocess.run([*command, "out", *COPY], stdout=write, stderr=subprocess.PIPE, env=env, timeout=120)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    closed = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command, "closed", *COPY],
+        stderr=subprocess.PIPE,
+        env=env,
+        timeout=120,
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    assert read_run(clip / "closed").state == "done"
+
+
+# ---- batch
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two good videos, one with a bad mask, one that is no video, one without a mask."""
+    place = tmp_path / "clips"
+    place.mkdir()
+    for name in ("a2", "a10", "badmask", "nomask"):
+        write_clip(place / f"{name}.mp4", 4)
+    (place / "novideo.mp4").write_text("not a video\n")
+    for name in ("a2", "a10", "novideo"):
+        write_mask(place / f"{name}.png")
+    (place / "badmask.png").write_text("not a mask\n")
+    return place
+
+
+def test_a_batch_does_what_it_can_and_says_the_rest(folder: Path, capsys: Captured) -> None:
+    out = folder.parent / "out"
+    assert run(["batch", str(folder), "-o", str(out), "-q", *COPY]) == 6
+    said = capsys.readouterr()
+    lines = [line.split() for line in said.out.splitlines()]
+    assert [line[0] for line in lines] == ["video", "a2.mp4", "a10.mp4", "badmask.mp4", "novideo.mp4", "nomask.mp4"]
+    assert [line[1] for line in lines[1:]] == ["done", "done", "failed", "failed", "no"]
+    assert "badmask.png" in said.out
+    assert "nomask.mp4 has no mask beside it" in said.err
+    assert len(list((out / "a10" / "masks").glob("*.png"))) == 4
+    assert "Traceback" not in said.err
+
+
+def test_what_is_done_is_not_done_again(folder: Path, capsys: Captured) -> None:
+    out = folder.parent / "out"
+    run(["batch", str(folder), "-o", str(out), "-q", *COPY])
+    record = (out / "a2" / "run.json").read_bytes()
+    (folder / "badmask.mp4").unlink()
+    (folder / "novideo.mp4").unlink()
+    capsys.readouterr()
+    assert run(["batch", str(folder), "-o", str(out), "-q", "--json", *COPY]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [item["outcome"] for item in result["videos"]] == ["already done", "already done"]
+    assert [Path(path).name for path in result["without_prompt"]] == ["nomask.mp4"]
+    assert (out / "a2" / "run.json").read_bytes() == record
+    assert run(["batch", str(folder), "-o", str(out), "-q", "--overwrite", *COPY]) == 0
+
+
+def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(folder: Path, capsys: Captured) -> None:
+    (folder / "empty").mkdir()
+    assert run(["batch", str(folder / "empty"), "-o", str(folder / "out"), *COPY]) == 3
+    assert "holds no video file" in capsys.readouterr().err
+    (folder / "a2.mov").write_bytes((folder / "a2.mp4").read_bytes())
+    assert run(["batch", str(folder), "-o", str(folder / "out"), *COPY]) == 3
+    assert "would both write to" in capsys.readouterr().err
+
+
+# ---- doctor
+
+
+def test_doctor_in_words_and_as_json(capsys: Captured) -> None:
+    assert run(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for word in ("Versions", "Devices", "libx264", "features", "OMP_WAIT_POLICY"):
+        assert word in said
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["healthy"] is True
+    assert found["encoders"]["libx264"] is True
+    assert found["devices"]["cpu"] == "available"
+    assert all(item["remedy"].startswith("pip install") for item in found["missing"])
