@@ -1,0 +1,164 @@
+"""``vos davis``: trackers over a DAVIS dataset; masks for the official tool, and one table with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import Progress, emit, emit_json, note, warn
+from cli.options import Device, Json, OnDevice, Overwrite, Quiet, Threads
+from cli.score import Jobs, ProtocolChoice, Resolution
+from cli.tables import figure, grouped_table
+
+if TYPE_CHECKING:
+    from vos.benchmarks.davis import TrackerRun
+    from vos.benchmarks.official import Difference
+
+DEFAULT_TRACKERS = ("copy", "flow", "propagate")
+
+
+class Year(StrEnum):
+    """Which DAVIS; 2016 has one object per sequence, and its own protocol."""
+
+    y2016 = "2016"
+    y2017 = "2017"
+
+
+def davis(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with JPEGImages, Annotations and ImageSets.")],
+    year: Annotated[
+        Year | None, typer.Option("--year", help="Lists of that year; 2016 also means one object and its protocol.")
+    ] = None,
+    set_name: Annotated[
+        str, typer.Option("--set", metavar="NAME|FILE", help="A list in ImageSets, or a file with one name a line.")
+    ] = "val",
+    resolution: Resolution = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", "-t", help="May be given several times.", show_default=", ".join(DEFAULT_TRACKERS)),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", show_default="NAME_davis, in the current folder")
+    ] = None,
+    protocol: Annotated[
+        ProtocolChoice | None,
+        typer.Option("--protocol", help="Rules of the score, see vos score.", show_default="strict; 2016: davis2016"),
+    ] = None,
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    jobs: Jobs = None,
+    overwrite: Overwrite = False,
+    compare_official: Annotated[
+        bool, typer.Option("--compare-official", help="Run the installed davis2017 package too, and print differences.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run trackers over the sequences of a set, each prompted with the first mask of every object, and score them.
+
+    Writes OUT/<tracker>/<sequence>/00000.png for every frame, as the official tool and the servers take them, and
+    OUT/scores.json. Frames/s is from image file to mask file; peak memory is that of the process that ran only this
+    tracker. Masks may be sparse; an object that is annotated later is prompted where it first appears.
+    """
+    from vos.benchmarks.davis import run_davis
+    from vos.benchmarks.layouts import open_layout
+    from vos.benchmarks.measure import available_cores
+    from vos.device import pick_device
+
+    if compare_official:
+        from vos.benchmarks.official import official_evaluation
+
+        official_evaluation()  # says at once, and not after an hour, that it is not there
+    layout = open_layout(root, resolution)
+    names = layout.set_names(set_name, year.value if year else None)
+    rules = protocol or (ProtocolChoice.davis2016 if year is Year.y2016 else ProtocolChoice.strict)
+    folder = out if out is not None else Path(f"{root.resolve().name}_davis")
+    workers = jobs or available_cores()
+    with _Bars(quiet) as bars:
+        runs = run_davis(
+            layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value,
+            device=pick_device(device.value), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
+        )  # fmt: skip
+    differences: dict[str, tuple[Difference, ...]] = {}
+    if compare_official:
+        from vos.benchmarks.official import compare_official as compare
+
+        note("scoring again with the official tool", quiet=quiet)
+        differences = {run.tracker: compare(run.folder, layout, names, jobs=workers) for run in runs}
+    _report(runs, differences, as_json=json)
+
+
+class _Bars:
+    """A progress bar for each tracker, one after the other."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stack = ExitStack()
+        self._bars: dict[str, Progress] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._bars:
+            self._stack.close()
+            self._bars[what] = self._stack.enter_context(Progress(what, quiet=self._quiet))
+        self._bars[what](done, total)
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _report(runs: Sequence[TrackerRun], differences: dict[str, tuple[Difference, ...]], *, as_json: bool) -> None:
+    for text in dict.fromkeys(f"{run.tracker}: {text}" for run in runs for text in run.scores.warnings):
+        warn(text)
+    if as_json:
+        result = {run.tracker: run.to_json() for run in runs}
+        for tracker, figures in differences.items():
+            result[tracker]["official"] = {d.figure: {"ours": d.ours, "official": d.official} for d in figures}
+        emit_json(result)
+        return
+    emit(*_table(runs))
+    for tracker, figures in differences.items():
+        emit(*_difference_lines(tracker, figures))
+
+
+def _table(runs: Sequence[TrackerRun]) -> Iterator[str]:
+    """Sequences down, trackers across; the mean is over objects, as DAVIS takes it."""
+    groups = [run.tracker for run in runs]
+    head = ("J", "F", "J&F", "frames/s")
+    rows = []
+    for i, sequence in enumerate(runs[0].scores.sequences):
+        cells = [
+            (figure(s.J), figure(s.F), figure(s.j_and_f), f"{run.times[i].rate:.1f}")
+            for run in runs
+            for s in (run.scores.sequences[i],)
+        ]
+        rows.append((sequence.sequence, cells))
+    means = [
+        (figure(s.region.mean), figure(s.contour.mean), figure(s.j_and_f), f"{run.rate:.1f}")
+        for run in runs
+        for s in (run.scores,)
+    ]
+    rows.append((f"mean of {len(runs[0].scores.objects)} objects", means))
+    rows.append(("peak memory", [("", "", "", _bytes(run.peak.resident)) for run in runs]))
+    if any(run.peak.device is not None for run in runs):
+        rows.append(("peak device memory", [("", "", "", _bytes(run.peak.device)) for run in runs]))
+    yield from grouped_table("sequence", groups, head, rows)
+
+
+def _bytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def _difference_lines(tracker: str, figures: Sequence[Difference]) -> Iterator[str]:
+    """The largest differences to the official tool, or that there is none."""
+    apart = sorted((d for d in figures if not d.size <= 1e-9), key=lambda d: -d.size)  # not a number counts as apart
+    yield f"{tracker}: {len(figures) - len(apart)} of {len(figures)} figures equal the official tool's to 1e-9"
+    for d in apart[:20]:
+        yield f"  {d.figure}: ours {d.ours:.12g}, official {d.official:.12g}"

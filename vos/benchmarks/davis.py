@@ -1,0 +1,130 @@
+"""`run_davis`: trackers over a DAVIS layout, one process each, their masks written, their scores side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seem_core.errors import InputError, OutputError
+from vos.benchmarks.isolated import PeakMemory, run_isolated
+from vos.benchmarks.layouts import AnnotatedSequence, Layout, mask_files
+from vos.benchmarks.protocols import PROTOCOLS, ProtocolName
+from vos.benchmarks.scores import Scores
+from vos.benchmarks.scoring import score_predictions
+from vos.benchmarks.sequence_tracking import (
+    BuildTracker,
+    SequenceTime,
+    TrackingRequest,
+    build_named,
+    sequence_images,
+    track_sequences,
+)
+from vos.label_files import write_whole
+
+Progress = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
+SCORES_FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class TrackerRun:
+    """One tracker's masks (below ``folder``), times, memory and scores."""
+
+    tracker: str
+    folder: Path
+    times: tuple[SequenceTime, ...]
+    peak: PeakMemory
+    scores: Scores
+
+    @property
+    def rate(self) -> float:
+        """Frames per second over all sequences, from image file to mask file."""
+        return sum(t.frames for t in self.times) / max(sum(t.seconds for t in self.times), 1e-9)
+
+    def to_json(self, *, per_frame: bool = False) -> dict[str, Any]:
+        """`Scores.to_json`, with speed and memory."""
+        return {
+            **self.scores.to_json(per_frame=per_frame),
+            "sequences": {
+                s.sequence: {"J": s.J, "F": s.F, "J&F": s.j_and_f, "frames": t.frames, "seconds": t.seconds}
+                for s, t in zip(self.scores.sequences, self.times, strict=True)
+            },
+            "frames_per_second": self.rate,
+            "peak_memory_bytes": self.peak.resident,
+            "peak_device_memory_bytes": self.peak.device,
+            "masks": str(self.folder),
+        }
+
+
+def run_davis(
+    layout: Layout,
+    names: Sequence[str],
+    trackers: Sequence[str],
+    out: Path,
+    *,
+    protocol: ProtocolName = "strict",
+    device: str = "cpu",
+    threads: int | None = None,
+    jobs: int = 1,
+    overwrite: bool = False,
+    build: BuildTracker = build_named,
+    progress: Progress | None = None,
+) -> tuple[TrackerRun, ...]:
+    """Run ``trackers`` over the sequences ``names`` and score them.
+
+    Every object is prompted with its mask on the frame where it is annotated for the first time (protocol davis2017:
+    on the first frame only). Masks of all frames, with the images' names, go to ``out/<tracker>/<sequence>/``, all
+    figures to ``out/scores.json``. A tracker runs in a process of its own, so that its peak memory is its own.
+
+    jobs   processes that score; above 1, as for everything here, the calling script needs ``if __name__ == ...``
+    build  called in that process with a name and a device, once for each sequence; it must be a module's function
+
+    Raises DatasetError and MaskError for what is wrong with the data, OutputError where masks are already there
+    (without ``overwrite``) or cannot be written, InputError for an unknown tracker.
+    """
+    sequences = tuple(layout.sequence(name) for name in names)
+    _check_trackers(trackers, build)
+    total = sum(len(sequence_images(sequence)) for sequence in sequences)
+    for tracker in trackers:
+        _check_free(out / tracker, sequences, overwrite)
+    rules, report = PROTOCOLS[protocol], progress or (lambda what, done, total: None)
+    runs = []
+    for tracker in trackers:
+        request = TrackingRequest(
+            tracker, sequences, out / tracker, device, threads, rules.one_object, not rules.ids_of_first_frame, build
+        )
+        times, peak = run_isolated(track_sequences, request, on_message=_counter(tracker, total, report))
+        scores = score_predictions(out / tracker, layout, protocol=protocol, names=names, jobs=jobs)
+        runs.append(TrackerRun(tracker, out / tracker, times, peak, scores))
+    everything = {run.tracker: run.to_json(per_frame=True) for run in runs}
+    write_whole(out / SCORES_FILE, json.dumps(everything, indent=1).encode())
+    return tuple(runs)
+
+
+def _counter(tracker: str, total: int, report: Progress) -> Callable[[int], None]:
+    done = 0
+
+    def count(frames: int) -> None:
+        nonlocal done
+        done += frames
+        report(tracker, done, total)
+
+    return count
+
+
+def _check_trackers(trackers: Sequence[str], build: BuildTracker) -> None:
+    from trackers import TRACKERS
+
+    if len(set(trackers)) != len(trackers) or not trackers:
+        raise InputError("give each tracker once, and at least one")
+    unknown = [name for name in trackers if name not in TRACKERS]
+    if unknown and build is build_named:
+        raise InputError(f"unknown tracker {unknown[0]!r}; there are {', '.join(TRACKERS)}")
+
+
+def _check_free(folder: Path, sequences: Sequence[AnnotatedSequence], overwrite: bool) -> None:
+    taken = [sequence.name for sequence in sequences if mask_files(folder / sequence.name)]
+    if taken and not overwrite:
+        raise OutputError(f"{folder / taken[0]} already holds masks; use --overwrite, or another folder with -o")
