@@ -72,14 +72,14 @@ def build_index(path: Path) -> VideoIndex:
             (_known(packet.pts), _known(packet.dts), _known(packet.pos), packet.is_keyframe, _is_shown(media, packet))
             for packet in video_packets(media)
         ]
-        declared, base = _declared_rate(media), media.stream.time_base
+        declared, base, invented = _declared_rate(media), media.stream.time_base, _invents_pts(media)
     table = np.array(rows, np.int64).reshape(-1, 5)
     pts, dts, offset = (np.ascontiguousarray(table[:, column]) for column in range(3))
     key, shown = table[:, 3].astype(bool), table[:, 4].astype(bool)
     if not shown.any():
         raise VideoError(f"cannot read {path}: its video stream holds no frame")
 
-    stamped = bool((pts[shown] != UNKNOWN).all())
+    stamped = not invented and bool((pts[shown] != UNKNOWN).all())
     ordinal = np.flatnonzero(shown)
     if stamped:
         ordinal = ordinal[np.argsort(pts[ordinal], kind="stable")]
@@ -99,6 +99,11 @@ def build_index(path: Path) -> VideoIndex:
 
 def _known(value: int | None) -> int:
     return UNKNOWN if value is None else value
+
+
+def _invents_pts(media: Media) -> bool:
+    """AVI has no presentation time stamps; FFmpeg fills in decode times, which is wrong where frames are reordered."""
+    return media.container.format.name == "avi" and media.stream.codec_context.has_b_frames
 
 
 def _is_shown(media: Media, packet: Packet[VideoStream]) -> bool:
