@@ -19,6 +19,7 @@ from seem_core.deformable import DeformableConfig
 from seem_core.geometry import InputSize
 from seem_core.pixel_decoder import EncoderFpnConfig
 from seem_core.routing import RoutingName
+from seem_core.text import TextConfig
 
 if TYPE_CHECKING:
     from seem_core.model import Seem
@@ -27,6 +28,7 @@ BackboneConfig = FocalNetConfig | DaViTConfig | SamVitConfig
 PixelDecoderConfig = EncoderFpnConfig | DeformableConfig
 
 _DECODER = DecoderConfig()
+_TEXT = TextConfig()
 _DEMO_SIZE = InputSize(512)
 _SAM_SIZE = InputSize(1000, 1024)
 
@@ -35,6 +37,7 @@ _SAM_SIZE = InputSize(1000, 1024)
 class SeemConfig:
     """One SEEM: its parts, its routing, and what images it expects.
 
+    text: None for a model that knows no words and no classes.
     published: whether official weights of this configuration have ever been released (SPEC §1.1).
     pixel_mean, pixel_std: of RGB in 0..255; padding is zero after normalisation.
     """
@@ -44,6 +47,7 @@ class SeemConfig:
     pixel_decoder: PixelDecoderConfig
     routing: RoutingName
     decoder: DecoderConfig = _DECODER
+    text: TextConfig | None = _TEXT
     input_size: InputSize = _DEMO_SIZE
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)

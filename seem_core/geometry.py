@@ -120,19 +120,14 @@ def resize_maps(maps: Tensor, size: Size, mode: Interpolation, antialias: bool =
 def resized_size(source: Size, input_size: InputSize) -> Size:
     """Size to which a picture is resized before it is encoded.
 
-    Without a longest side: short side exactly `short`, long side rounded down (the demo). With one: scaled until the
-    short side is `short` or the long one `longest`, whichever comes first, both rounded (evaluation).
+    Scaled until the short side is `short`, or the long one `longest`, whichever comes first; the other side is rounded
+    down.
     """
-    short, long = min(source), max(source)
-    if input_size.longest is None:
-        scaled = (input_size.short, int(input_size.short * long / short))
-    else:
-        factor = input_size.short / short
-        width = long * factor
-        if width > input_size.longest:
-            factor *= input_size.longest / width
-        scaled = (max(int(short * factor + 0.5), 1), max(int(long * factor + 0.5), 1))
-    return scaled if source[0] <= source[1] else (scaled[1], scaled[0])
+    near, far = min(source), max(source)
+    short, long = input_size.short, input_size.short * far // near
+    if input_size.longest is not None and input_size.short * far > input_size.longest * near:
+        short, long = max(input_size.longest * near // far, 1), input_size.longest
+    return (short, long) if source[0] <= source[1] else (long, short)
 
 
 def resize_image(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:

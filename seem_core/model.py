@@ -10,23 +10,22 @@ returned to the caller and handed back in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seem_core.config import SeemConfig
-from seem_core.decoder import Decoder, DecoderOutput, DecoderPrompts
-from seem_core.errors import InputError
+from seem_core.decoder import Decoder, DecoderOutput, DecoderPrompts, TextTokens
+from seem_core.errors import InputError, PromptError
 from seem_core.image_features import ImageFeatures, MaskFeatures
 from seem_core.routing import ROUTINGS
 from seem_core.visual_sampler import VisualTokens
 
 
 class Seem(nn.Module):
-    """Backbone, pixel decoder, decoder."""
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
+    """Backbone, pixel decoder, decoder and, unless the configuration leaves it out, text encoder."""
 
     def __init__(self, config: SeemConfig) -> None:
         super().__init__()
@@ -34,6 +33,7 @@ class Seem(nn.Module):
         self.backbone = config.backbone.build()
         self.pixel_decoder = config.pixel_decoder.build(config.backbone.channels)
         self.decoder = Decoder(config.decoder, ROUTINGS[config.routing])
+        self.text_encoder = None if config.text is None else config.text.build()
 
     @property
     def device(self) -> torch.device:
@@ -52,6 +52,14 @@ class Seem(nn.Module):
         pixel_features = self.pixel_decoder(self.backbone(padded))
         mask_features = MaskFeatures.before(self.pixel_decoder.mask_features, pixel_features.finest)
         return ImageFeatures(pixel_features.levels, mask_features, (padded.shape[2], padded.shape[3]), (h, w))
+
+    def encode_text(self, texts: Sequence[str]) -> TextTokens:
+        """Words as the decoder reads them. Raises PromptError for a model without text encoder."""
+        if self.text_encoder is None:
+            raise PromptError(
+                f"model {self.config.name} has no text encoder; use another model, or points, boxes, masks"
+            )
+        return self.text_encoder.ground(texts)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(F, 3, H, W) RGB in 0..255 to zero mean and unit deviation per channel, in the precision of the weights."""

@@ -1,8 +1,8 @@
-"""Which of the decoder's queries answers a prompt (SPEC §6.1), and what class it has.
+"""Which of the decoder's queries answers a prompt (SPEC §6.1).
 
 Marks choose by the plain dot product of a query's mask embedding with the mean mask feature under the positive marks
 (negative marks act through attention alone); words choose by cosine similarity with the sentence. Some query is always
-chosen: there is no threshold here.
+chosen: there is no threshold here. What class it has is another matter: `class_embeddings.class_logits`.
 """
 
 from __future__ import annotations
@@ -51,14 +51,6 @@ def choose_by_words(queries: QueryOutput, sentences: Tensor, logit_scale: Tensor
     """The query nearest to each of S sentences: sentences (S, C), logit_scale the text encoder's (a logarithm)."""
     scale = logit_scale.exp().clamp(max=MAX_TEXT_SCALE)
     return _choose(queries, scale * _unit(queries.class_vectors) @ _unit(sentences).T)
-
-
-def class_logits(class_vectors: Tensor, vocabulary: Tensor, logit_scale: Tensor) -> Tensor:
-    """(B, Q, C) class vectors against K class embeddings (K, C), the last being "no object": (B, Q, K).
-
-    The embeddings are unit vectors already; the scale is not clamped here, as in the official code.
-    """
-    return logit_scale.exp() * _unit(class_vectors) @ vocabulary.T
 
 
 def _choose(queries: QueryOutput, similarity: Tensor) -> Choice:

@@ -166,6 +166,11 @@ class Golden:
         """Keys that no comparison has looked at yet."""
         return [k for k in self.keys if k not in self.seen]
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of the recorded tensor, also where it is stored sub-sampled."""
+        whole = self.arrays.get(f"{key}__shape")
+        return self.arrays[key].shape if whole is None else tuple(int(n) for n in whole)
+
     def tolerance(self, key: str) -> tuple[float, float]:
         """(atol, rtol) of WEIGHT_FILL §6."""
         if key.endswith(_MASK_LOGITS):
