@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from clips import write_clip, write_mask
 
+import vos
 from cli.main import run
 from vos.output import read_run
 
@@ -119,6 +120,54 @@ def test_stdout_that_nobody_reads_is_no_error(clip: Path) -> None:
     )
     assert (closed.returncode, closed.stderr) == (0, b"")
     assert read_run(clip / "closed").state == "done"
+
+
+AWKWARD = {  # what the file has for us: frames in the index, frames that cannot be decoded
+    "01_dog.mp4": (289, 0),
+    "AudioVideoInterleave.avi": (0, 0),  # a stub: its video stream holds no frame
+    "av1_video.mkv": (125, 0),
+    "bikes.mp4": (250, 0),
+    "corrupted.mp4": (50, 1),
+    "h264_10bits.mp4": (30, 0),
+    "newtonscradle.gif": (36, 0),
+    "no_duration.webm": (74, 0),
+    "realshort.mp4": (36, 0),
+    "video_90.mov": (3, 0),
+    "video_with_failing_audio.mp4": (280, 0),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_files_end_as_they_should(data_root: Path, tmp_path: Path, capsys: Captured, name: str) -> None:
+    frames, gaps = AWKWARD[name]
+    out = tmp_path / "out"
+    command = [
+        "track",
+        str(data_root / "videos" / name),
+        "-b",
+        "10,10,60,60",
+        "-o",
+        str(out),
+        "--end",
+        "60",
+        "-q",
+        *COPY,
+    ]
+    code = run(command)
+    said = capsys.readouterr()
+    if frames == 0:
+        assert (code, said.out, said.err.count("\n")) == (3, "", 1)
+        assert not out.exists()
+        return
+    assert code == 0
+    record = read_run(out)
+    assert record.video.frames == frames
+    assert len(record.gaps) == gaps
+    assert said.err.count("vos: warning: ") == len(record.warnings)
+    assert bool(record.warnings) == bool(gaps)
+    masks = list((out / "masks").glob("*.png"))
+    assert len(masks) == record.frames_done == min(60, record.video.frames) - gaps
+    assert vos.read_labels(masks[0]).shape == (record.video.height, record.video.width)
 
 
 # ---- batch

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -124,7 +124,7 @@ def track(
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
-        follower = make_tracker(options) if isinstance(tracker, str) else tracker
+        follower = make_tracker(settle(options)) if isinstance(tracker, str) else tracker
         return _with_warnings(job, stream(job, follower, close=source is not video))
     except BaseException:
         if source is not video:
@@ -163,17 +163,24 @@ def prepare(
     return Job(source, tracked, by_frame, WorkingSize.of((info.height, info.width), options.max_side), tuple(warnings))
 
 
-def make_tracker(options: TrackOptions) -> Tracker:
-    """A fresh tracker on the device that was asked for. Raises DeviceError, InputError."""
-    from trackers import TRACKERS, build_tracker
+def settle(options: TrackOptions) -> TrackOptions:
+    """The same options with the device that is really used. Raises DeviceError, InputError (no such tracker)."""
+    from trackers import TRACKERS
 
     if options.tracker not in TRACKERS:
         raise InputError(f"there is no tracker {options.tracker!r}; use one of {', '.join(TRACKERS)}")
+    _, _, computes = TRACKERS[options.tracker]
+    if not computes and options.device in ("auto", "cpu"):  # no need to load torch to find out what is there
+        return replace(options, device="cpu")
+    return replace(options, device=pick_device(options.device))
+
+
+def make_tracker(options: TrackOptions) -> Tracker:
+    """A fresh tracker for settled options; sets the number of threads."""
+    from trackers import build_tracker
+
     set_threads(options.threads)
-    _, _, takes_device = TRACKERS[options.tracker]
-    if not takes_device and options.device in ("auto", "cpu"):  # no need to load torch to find out what is there
-        return build_tracker(options.tracker)
-    return build_tracker(options.tracker, device=pick_device(options.device))
+    return build_tracker(options.tracker, device=options.device)
 
 
 def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:

@@ -19,7 +19,18 @@ from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
 from vos.frames import FrameResult, VideoSource
 from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord
-from vos.pipeline import AnyMask, AnyPrompt, Job, TrackOptions, make_tracker, mask_files, open_source, prepare, stream
+from vos.pipeline import (
+    AnyMask,
+    AnyPrompt,
+    Job,
+    TrackOptions,
+    make_tracker,
+    mask_files,
+    open_source,
+    prepare,
+    settle,
+    stream,
+)
 from vos.prefetch import WriteBehind
 from vos.prompt_text import MaskFile, format_prompt
 from vos.prompts import FramePrompt
@@ -87,6 +98,7 @@ def track_to_folder(
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
+        options = settle(options)
         tracker = make_tracker(options)
         with ResultFolder.create(out, overwrite=overwrite) as folder:
             folder.begin(_record(job, mask_files(mask), options))
