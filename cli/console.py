@@ -77,6 +77,8 @@ class Progress:
 
             self._bar = tqdm(total=total, desc=self._label, unit=self._unit, dynamic_ncols=True, file=sys.stderr)
         self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._bar.close()  # whatever is said next stands below it
 
     def _line(self, done: int, total: int) -> None:
         tenth = done * 10 // max(total, 1)

@@ -166,7 +166,10 @@ def run(argv: Sequence[str]) -> int:
         code = typer.main.get_command(app).main(args=list(argv), prog_name="vos", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except VosError as error:
-        return _fail(str(error), exit_code(error))
+        code = _fail(str(error), exit_code(error))
+        for line in getattr(error, "__notes__", ()):
+            print(f"vos: note: {line}", file=sys.stderr)
+        return code
     except ClickError as error:
         return _usage(error)
     except (typer.Abort, KeyboardInterrupt):

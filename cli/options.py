@@ -69,10 +69,10 @@ MaskFormat = Annotated[MaskKind, typer.Option("--mask-format", help="How to read
 WHAT = ("masks", "overlay", "contact")
 
 
-def save_list(text: str) -> frozenset[str]:
+def save_list(text: str, what: tuple[str, ...] = WHAT) -> frozenset[str]:
     """The parts named by ``--save``, comma-separated. Raises a usage error for anything else."""
     parts = frozenset(part.strip() for part in text.split(",") if part.strip())
-    if not parts or parts - set(WHAT):
-        wrong = ", ".join(sorted(parts - set(WHAT))) or "nothing"
-        raise typer.BadParameter(f"--save takes a list of {', '.join(WHAT)}, not {wrong}")
+    if not parts or parts - set(what):
+        wrong = ", ".join(sorted(parts - set(what))) or "nothing"
+        raise typer.BadParameter(f"--save takes a list of {', '.join(what)}, not {wrong}")
     return parts

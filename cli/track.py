@@ -90,17 +90,18 @@ def track(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value
     )
     folder = out if out is not None else default_folder(video)
-    with stop_on_signal() as stop, Progress("tracking", quiet=quiet) as progress:
+    drawing = Progress("rendering", quiet=quiet)
+    with stop_on_signal() as stop, Progress("tracking", quiet=quiet) as progress, drawing:
         summary = track_to_folder(
             video, folder, prompts, mask=masks, options=options, save=parts, overwrite=overwrite,
-            on_progress=progress, stop=stop,
+            on_progress=progress, on_render=drawing, stop=stop,
         )  # fmt: skip
     for text in summary.warnings:
         warn(text)
     report(summary, as_json=json)
     if summary.state != "interrupted":
         return 0
-    note(f"vos: interrupted after {summary.frames} frames; they are kept in {summary.out}", quiet=quiet)
+    note(f"vos: interrupted; {summary.frames} frames are done and kept in {summary.out}", quiet=quiet)
     return INTERRUPTED
 
 

@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from seem_core.errors import VosError
 from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
 from vos.frames import FrameResult, VideoSource
@@ -34,7 +35,8 @@ from vos.pipeline import (
 from vos.prefetch import WriteBehind
 from vos.prompt_text import MaskFile, format_prompt
 from vos.prompts import FramePrompt
-from vos.run_record import Json
+from vos.render import Rendered, render
+from vos.run_record import MASKS_FOLDER, Json
 
 RESULTS_BEHIND = 4  # finished frames that wait for the writer
 PARTS = frozenset({"masks", "overlay", "contact"})
@@ -82,6 +84,7 @@ def track_to_folder(
     save: Set[str] = PARTS,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
+    on_render: OnProgress | None = None,
     stop: threading.Event | None = None,
 ) -> TrackSummary:
     """Follow objects through a video and write masks, frames.jsonl, run.json and what ``save`` names into ``out``.
@@ -89,6 +92,7 @@ def track_to_folder(
     video, prompts, mask   as for `vos.pipeline.track`
     save                   of "masks", "overlay", "contact"; masks are always kept, the others are made from them
     on_progress            called on this thread after every frame with (frames finished, frames in all)
+    on_render              likewise while the overlay is made
     stop                   once set, the frame in work is finished and the run ends as interrupted
 
     Raises what `vos.pipeline.track` raises, OutputError where ``out`` cannot be written or holds a finished run,
@@ -109,10 +113,36 @@ def track_to_folder(
     finally:
         if source is not video:
             source.close()
-    made = [folder.path / "masks"]
-    return TrackSummary(
-        folder.path, state, run.frames_done, gaps, run.seconds, tally.objects(job.ids), run.warnings, tuple(made)
-    )
+    made: tuple[Path, ...] = (folder.path / MASKS_FOLDER,)
+    warnings = run.warnings
+    if state == "done" and (pictures := save & {"overlay", "contact"}):
+        rendered = _render(folder.path, pictures, on_render, stop)
+        state = "done" if rendered.made else "interrupted"
+        made, warnings = made + rendered.made, warnings + rendered.warnings
+    objects = tally.objects(job.ids)
+    return TrackSummary(folder.path, state, run.frames_done, gaps, run.seconds, objects, warnings, made)
+
+
+class _StopRenderingError(Exception):
+    """The caller wants no more pictures."""
+
+
+def _render(folder: Path, pictures: Set[str], on_render: OnProgress | None, stop: threading.Event | None) -> Rendered:
+    """Overlay and contact sheet; nothing, with a warning, once ``stop`` is set."""
+
+    def heard(done: int, total: int) -> None:
+        if on_render is not None:
+            on_render(done, total)
+        if _is_set(stop):
+            raise _StopRenderingError
+
+    try:
+        return render(folder, what=pictures, progress=heard)
+    except _StopRenderingError:
+        return Rendered((), (f"the pictures were not finished; `vos render {folder}` makes them from the masks",))
+    except VosError as error:
+        error.add_note(f"the masks are whole; `vos render {folder}` makes the pictures from them")
+        raise
 
 
 @dataclass

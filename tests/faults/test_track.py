@@ -67,7 +67,7 @@ def test_a_signal_finishes_the_frame_and_keeps_what_is_done(clip: Path, tmp_path
     code, out, err = end(process)
     assert code == 130
     assert "Traceback" not in err
-    assert "interrupted after" in err
+    assert "vos: interrupted; " in err
     assert out == f"{tmp_path / 'out' / 'masks'}\n"
     run = read_run(tmp_path / "out")
     assert run.state == "interrupted"
