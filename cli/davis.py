@@ -68,7 +68,6 @@ def davis(
     from vos.benchmarks.davis import run_davis
     from vos.benchmarks.layouts import open_layout
     from vos.benchmarks.measure import available_cores
-    from vos.device import pick_device
 
     if compare_official:
         from vos.benchmarks.official import official_evaluation
@@ -82,7 +81,7 @@ def davis(
     with _Bars(quiet) as bars:
         runs = run_davis(
             layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value,
-            device=pick_device(device.value), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
+            device=_device(device), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
         )  # fmt: skip
     differences: dict[str, tuple[Difference, ...]] = {}
     if compare_official:
@@ -91,6 +90,15 @@ def davis(
         note("scoring again with the official tool", quiet=quiet)
         differences = {run.tracker: compare(run.folder, layout, names, jobs=workers) for run in runs}
     _report(runs, differences, as_json=json)
+
+
+def _device(wanted: Device) -> str:
+    """Asking what is there loads torch, which the baselines do without."""
+    if wanted is Device.cpu:
+        return wanted.value
+    from vos.device import pick_device
+
+    return pick_device(wanted.value)
 
 
 class _Bars:

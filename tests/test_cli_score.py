@@ -1,0 +1,124 @@
+"""``vos score`` and ``vos davis`` as a user types them: results on stdout, the rest on stderr, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import require
+
+from cli.score import ProtocolChoice
+from vos.benchmarks.protocols import PROTOCOLS
+from vos.masks import write_labels
+
+
+def vos(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def reference(data_root: Path) -> Path:
+    folder = data_root.parent / "davis_reference"
+    require(folder.is_dir(), f"no official figures at {folder}")
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A dataset of one sequence, still throughout, with images; predictions in ``p``."""
+    labels = np.zeros((24, 32), np.uint8)
+    labels[4:12, 5:15] = 1
+    labels[4:12, 18:28] = 2
+    for folder in ("davis/Annotations/480p/bear", "davis/JPEGImages/480p/bear", "davis/ImageSets/2017", "p/bear"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(5):
+        write_labels(tmp_path / f"davis/Annotations/480p/bear/{i:05d}.png", labels)
+        write_labels(tmp_path / f"p/bear/{i:05d}.png", labels)
+        Image.new("RGB", (32, 24), (20 * i, 90, 9)).save(tmp_path / f"davis/JPEGImages/480p/bear/{i:05d}.jpg")
+    (tmp_path / "davis/ImageSets/2017/val.txt").write_text("bear\n")
+    return tmp_path
+
+
+def test_json_has_the_structure_of_the_official_figures(reference: Path, data_root: Path) -> None:
+    done = vos(
+        "score", reference / "predictions/flow", data_root / "davis", "--protocol", "davis2017", "--json", "--quiet"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, official = json.loads(done.stdout), json.loads((reference / "official.json").read_text())
+    assert list(ours) == ["flow"]
+    assert ours["flow"]["global"]["J&F"] == pytest.approx(official["flow"]["global"]["J&F"], abs=1e-9)
+    assert ours["flow"]["objects"].keys() == official["flow"]["objects"].keys()
+    assert ours["flow"]["objects"]["car-turn_1"].keys() == official["flow"]["objects"]["car-turn_1"].keys()
+
+
+def test_the_table_and_progress(small: Path) -> None:
+    done = vos("score", small / "p", small / "davis")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "J&F 1.0000 over 2 objects, 6 object-frames, protocol strict"
+    assert "5/5 frames" in done.stderr
+    assert "frames" not in vos("score", small / "p", small / "davis", "-q").stderr
+
+
+def test_csv_and_per_frame(small: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(vos("score", small / "p", small / "davis", "--csv", "-q").stdout)))
+    assert [row["Sequence"] for row in rows] == ["bear", "bear", "GLOBAL"]
+    rows = list(csv.DictReader(io.StringIO(vos("score", small / "p", small / "davis", "--per-frame", "-q").stdout)))
+    assert [row["Frame"] for row in rows] == ["00001", "00002", "00003"] * 2
+    both = json.loads(vos("score", small / "p", small / "davis", "--per-frame", "--json", "-q").stdout)
+    assert both["p"]["per_frame"]["bear_1"]["00001"] == [1, 1]
+
+
+def test_csv_and_json_together_are_a_usage_error(small: Path) -> None:
+    assert vos("score", small / "p", small / "davis", "--csv", "--json").returncode == 2
+
+
+def test_protocols_are_those_of_the_library() -> None:
+    assert {choice.value for choice in ProtocolChoice} == set(PROTOCOLS)
+
+
+def test_davis_prints_trackers_side_by_side(small: Path) -> None:
+    done = vos("davis", small / "davis", "-t", "copy", "-t", "flow", "-o", small / "out", "--device", "cpu", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split("-")[0].strip() == ""
+    assert " copy " in lines[0]
+    assert " flow " in lines[0]
+    assert lines[1].split() == ["sequence", *["J", "F", "J&F", "frames/s"] * 2]
+    assert lines[2].split()[:4] == ["bear", "1.000", "1.000", "1.000"]
+    assert lines[3].startswith("mean of 2 objects")
+    assert lines[4].startswith("peak memory")
+    score = vos("score", small / "out/copy", small / "davis", "--set", "val", "-q")
+    assert "J&F 1.0000" in score.stdout
+
+
+def test_davis_json_default_folder_and_overwrite(small: Path) -> None:
+    args = ("davis", small / "davis", "-t", "copy", "--json", "-q", "--device", "cpu")
+    done = vos(*args, cwd=small)
+    assert json.loads(done.stdout)["copy"]["global"]["J&F"] == 1
+    assert (small / "davis_davis/copy/bear/00004.png").is_file()
+    again = vos(*args, cwd=small)
+    assert again.returncode == 3
+    assert "--overwrite" in again.stderr
+    assert vos(*args, "--overwrite", cwd=small).returncode == 0
+
+
+def test_davis_names_what_it_cannot_find(small: Path) -> None:
+    for args, words in (
+        (("--set", "test"), "no set 'test'"),
+        (("-t", "xmem"), "unknown tracker 'xmem'"),
+        (("--resolution", "288p"), "no resolution '288p'"),
+        (("--compare-official",), "pip install"),
+    ):
+        done = vos("davis", small / "davis", "-o", small / "out", "-q", "--device", "cpu", *args)
+        assert done.returncode == 3, done.stderr
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not done.stdout

@@ -1,0 +1,210 @@
+"""`run_davis`: prompts where objects first appear, masks as the official tool takes them, honest memory, clear ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from still_trackers import build_failing, build_hungry, build_still
+
+from seem_core.errors import DatasetError, InputError, LimitError, MissingExtraError, OutputError, PromptError
+from vos.benchmarks.davis import run_davis
+from vos.benchmarks.isolated import peak_memory
+from vos.benchmarks.layouts import open_layout
+from vos.benchmarks.official import compare_official
+from vos.benchmarks.scoring import score_predictions
+from vos.benchmarks.sequence_tracking import first_masks
+from vos.masks import DAVIS_PALETTE, read_labels, write_labels
+
+H, W, FRAMES = 20, 30, 6
+
+
+def labels_with(*ids: int) -> np.ndarray:
+    labels = np.zeros((H, W), np.uint8)
+    for n, object_id in enumerate(ids):
+        labels[2:7, 1 + 7 * n : 6 + 7 * n] = object_id
+    return labels
+
+
+def dataset(root: Path, sequences: dict[str, dict[int, np.ndarray]], frames: int = FRAMES) -> Path:
+    for name, masks in sequences.items():
+        images, annotations = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
+        images.mkdir(parents=True)
+        annotations.mkdir(parents=True)
+        for i in range(frames):
+            Image.new("RGB", (W, H), (i, 40, 90)).save(images / f"{i:05d}.jpg")
+        for i, labels in masks.items():
+            write_labels(annotations / f"{i:05d}.png", labels)
+    lists = root / "ImageSets/2017"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("\n".join(sequences))
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    still = {i: labels_with(1, 3) for i in range(FRAMES)}
+    late = {0: labels_with(1), 2: labels_with(1, 2, 255), 4: labels_with(1, 2)}
+    return dataset(tmp_path / "davis", {"still": still, "late": late})
+
+
+def test_masks_scores_and_figures(root: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", []
+    layout = open_layout(root)
+    runs = run_davis(
+        layout, layout.set_names("val"), ["a", "b"], out, build=build_still, progress=lambda *x: seen.append(x)
+    )
+    assert [run.tracker for run in runs] == ["a", "b"]
+    assert all(run.scores.j_and_f == 1 and not run.scores.warnings for run in runs)
+    assert [o.name for o in runs[0].scores.objects] == ["still_1", "still_3", "late_1", "late_2"]
+    assert seen == [(t, i, 2 * FRAMES) for t in "ab" for i in range(1, 2 * FRAMES + 1)]
+    assert [(t.sequence, t.frames) for t in runs[0].times] == [("still", FRAMES), ("late", FRAMES)]
+    assert sorted(p.name for p in (out / "a/late").iterdir()) == [f"{i:05d}.png" for i in range(FRAMES)]
+    np.testing.assert_array_equal(read_labels(out / "b/late/00001.png"), labels_with(1))
+    np.testing.assert_array_equal(read_labels(out / "b/late/00003.png"), labels_with(1, 2))
+    with Image.open(out / "a/still/00000.png") as image:
+        assert image.getpalette() == DAVIS_PALETTE.reshape(-1).tolist()
+    written = json.loads((out / "scores.json").read_text())
+    assert written["a"]["global"]["J&F"] == 1
+    assert written["b"]["frames_per_second"] > 0
+    assert written["b"]["sequences"]["late"]["frames"] == FRAMES
+
+
+def test_davis2017_prompts_on_the_first_frame_only(root: Path, tmp_path: Path) -> None:
+    layout = open_layout(root)
+    (run,) = run_davis(layout, ["late"], ["a"], tmp_path / "out", protocol="davis2017", build=build_still)
+    assert [o.name for o in run.scores.objects] == ["late_1"]
+    np.testing.assert_array_equal(read_labels(run.folder / "late/00005.png"), labels_with(1))
+
+
+def test_2016_has_one_object(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "davis", {"bear": {i: labels_with(255) for i in range(FRAMES)}})
+    layout = open_layout(root)
+    (run,) = run_davis(layout, ["bear"], ["a"], tmp_path / "out", protocol="davis2016", build=build_still)
+    assert run.scores.j_and_f == 1
+    np.testing.assert_array_equal(read_labels(run.folder / "bear/00005.png"), labels_with(1))
+    with pytest.raises(DatasetError, match="--year 2016"):
+        run_davis(layout, ["bear"], ["a"], tmp_path / "strict", build=build_still)
+
+
+def test_first_masks_of_real_sparse_clips(data_root: Path) -> None:
+    layout = open_layout(data_root / "clips")
+    prompts = first_masks(layout.sequence("bms_people2"))
+    ids = [prompt.object_id for given in prompts.values() for prompt in given]
+    assert len(ids) == len(set(ids))
+    assert next(iter(prompts)) == "00000"
+
+
+def test_results_that_are_there_are_kept(root: Path, tmp_path: Path) -> None:
+    layout, out = open_layout(root), tmp_path / "out"
+    run_davis(layout, ["still"], ["a"], out, build=build_still)
+    with pytest.raises(OutputError, match="--overwrite"):
+        run_davis(layout, ["late", "still"], ["a"], out, build=build_still)
+    assert not (out / "a" / "late").exists()
+    run_davis(layout, ["still"], ["a"], out, build=build_still, overwrite=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory of processes is read from /proc")
+def test_peak_memory_is_each_trackers_own(root: Path, tmp_path: Path) -> None:
+    ballast = np.ones(300_000_000, np.uint8)  # of this process, which a child must not be charged with
+    runs = run_davis(open_layout(root), ["still"], ["hungry", "modest"], tmp_path / "out", build=build_hungry)
+    peaks = {run.tracker: run.peak.resident or 0 for run in runs}
+    assert 190e6 < peaks["hungry"] - peaks["modest"] < 210e6
+    assert peaks["modest"] < (peak_memory().resident or 0) - 0.5 * ballast.nbytes
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [("ours", PromptError, "box 1,2,3,4"), ("bug", RuntimeError, "ZeroDivisionError"), ("killed", LimitError, "-9")],
+)
+def test_a_failing_tracker_is_told(root: Path, tmp_path: Path, name: str, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        run_davis(open_layout(root), ["still"], [name], tmp_path / "out", build=build_failing)
+    assert not (tmp_path / "out/scores.json").exists()
+
+
+def test_what_cannot_be_run_is_told_before_anything_starts(root: Path, tmp_path: Path) -> None:
+    layout, out = open_layout(root), tmp_path / "out"
+    with pytest.raises(InputError, match="unknown tracker 'xmem'; there are"):
+        run_davis(layout, ["still"], ["xmem"], out)
+    with pytest.raises(InputError, match="each tracker once"):
+        run_davis(layout, ["still"], ["copy", "copy"], out)
+    with pytest.raises(DatasetError, match="has no images"):
+        run_davis(open_layout(root / "Annotations/480p"), ["still"], ["copy"], out)
+    (root / "JPEGImages/480p/still/00002.jpg").unlink()
+    with pytest.raises(DatasetError, match="a mask but no image 00002"):
+        run_davis(layout, ["still"], ["copy"], out)
+    assert not out.exists()
+
+
+def test_an_image_of_another_size_is_told(root: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (W + 1, H)).save(root / "JPEGImages/480p/still/00000.jpg")
+    with pytest.raises(DatasetError, match=r"00000\.png is 30x20, its image .* is 31x20"):
+        run_davis(open_layout(root), ["still"], ["a"], tmp_path / "out", build=build_still)
+
+
+# the official tool
+
+
+class OurFiguresAsTheirs:
+    """Stands for the official tool where it is not installed: the same interface, figures by our own protocol."""
+
+    def __init__(self, davis_root: str, task: str, gt_set: str) -> None:
+        assert task == "semi-supervised"
+        self._layout = open_layout(Path(davis_root))
+        self._names = self._layout.set_names(gt_set, "2017")
+
+    def evaluate(self, folder: str) -> dict[str, Any]:
+        if "bad" in folder:
+            print("Sequence not found")
+            sys.exit()
+        scores = score_predictions(folder, self._layout, protocol="davis2017", names=self._names)
+        return {
+            measure: {
+                "M": [getattr(o, own).mean for o in scores.objects],
+                "R": [getattr(o, own).recall for o in scores.objects],
+                "D": [getattr(o, own).decay + 0.5 for o in scores.objects],
+                "M_per_object": {o.name: getattr(o, own).mean for o in scores.objects},
+            }
+            for measure, own in (("J", "region"), ("F", "contour"))
+        }
+
+
+@pytest.fixture
+def official_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, module = ModuleType("davis2017"), ModuleType("davis2017.evaluation")
+    module.DAVISEvaluation = OurFiguresAsTheirs  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "davis2017", package)
+    monkeypatch.setitem(sys.modules, "davis2017.evaluation", module)
+
+
+@pytest.mark.usefixtures("official_tool")
+def test_differences_to_the_official_tool(root: Path, tmp_path: Path) -> None:
+    layout = open_layout(root)
+    (run,) = run_davis(layout, ["still"], ["a"], tmp_path / "out", build=build_still)
+    differences = compare_official(run.folder, layout, ["still"])
+    assert len(differences) == 3 * 6  # objects 1, the phantom 2, and 3
+    assert {d.figure for d in differences if d.size > 1e-9} == {f"still_{i} {m} decay" for i in (1, 2, 3) for m in "JF"}
+    run_davis(layout, ["late"], ["a"], tmp_path / "late", protocol="davis2017", build=build_still)
+    with pytest.raises(DatasetError, match="for every frame; 'late' lacks some"):
+        compare_official(tmp_path / "late/a", layout, ["late"])
+
+
+@pytest.mark.usefixtures("official_tool")
+def test_the_official_tool_giving_up_is_an_error(root: Path, tmp_path: Path) -> None:
+    layout = open_layout(root)
+    (run,) = run_davis(layout, ["still"], ["bad"], tmp_path / "out", build=build_still)
+    with pytest.raises(DatasetError, match="gave up: Sequence not found"):
+        compare_official(run.folder, layout, ["still"])
+
+
+def test_without_the_official_tool(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "davis2017.evaluation", None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        compare_official(root, open_layout(root), ["still"])
