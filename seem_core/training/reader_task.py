@@ -1,0 +1,161 @@
+"""How the dense reader is trained: unrolled over short clips, its own predictions going into memory.
+
+Gradients run through time, so that the reader learns to undo its own drift. Early on, some clips take the true mask
+instead (less and less); some previous masks are shifted or dropped, so that memory and not habit decides.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seem_core.reader import DenseReader, FrameValues, Memory, probabilities
+from seem_core.training.loop import Stage
+from seem_core.training.pack import Pack
+from seem_core.training.picture_store import PictureStore
+from seem_core.training.plan_queue import PlanQueue
+from seem_core.training.pseudo_clips import ClipBatch, ClipConfig, ClipPlanner, render
+from seem_core.training.reader_losses import ABSENT, ReaderLossWeights, reader_losses, total_loss
+
+
+@dataclass(frozen=True)
+class ReaderTaskConfig:
+    """How clips are unrolled.
+
+    memory          most frames read per frame: the first, the previous one, and others at random
+    teacher_until   progress (0..1) at which true masks no longer help; the share falls linearly from a half
+    drop, shift     share of previous masks that are emptied, or moved by up to ``max_shift`` pixels
+    trunk_rate      learning rate of the trunk relative to the rest
+    """
+
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    weights: ReaderLossWeights = field(default_factory=ReaderLossWeights)
+    memory: int = 4
+    teacher_until: float = 0.25
+    drop: float = 0.02
+    shift: float = 0.08
+    max_shift: int = 12
+    trunk_rate: float = 0.1
+
+
+class ReaderTask:
+    """A `loop.Task`: model, its parameter groups, batches and loss."""
+
+    def __init__(
+        self,
+        model: DenseReader,
+        pack: Pack,
+        device: torch.device,
+        config: ReaderTaskConfig | None = None,
+        workers: int = 0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config or ReaderTaskConfig()
+        self.device, self.precision = device, precision
+        for parameter in model.frozen_parameters():
+            parameter.requires_grad_(False)
+        self.model = model.to(device)
+        self.use_layout(torch.channels_last)
+        self.fingerprint = pack.fingerprint
+        self.plans = PlanQueue(ClipPlanner(pack, self.config.clips), workers)
+        self.store = PictureStore.of(pack, device)
+
+    def use_layout(self, memory_format: torch.memory_format) -> None:
+        """Keep weights and images in this memory format."""
+        self.memory_format = memory_format
+        self.model.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+    def parameter_groups(self, rate: float) -> Iterator[dict[str, object]]:
+        """Convolutions decay, biases and norms do not; the trunk learns more slowly."""
+        trunk = {id(p) for p in self.model.trunk.parameters()}
+        for is_trunk in (True, False):
+            for decays in (True, False):
+                chosen = [
+                    p
+                    for p in self.model.parameters()
+                    if p.requires_grad and (id(p) in trunk) == is_trunk and (p.ndim > 1) == decays
+                ]
+                scale = self.config.trunk_rate if is_trunk else 1.0
+                yield {"params": chosen, "lr": rate * scale, "weight_decay": 0.02 if decays and not is_trunk else 0.0}
+
+    def batch(self, seed: int, step: int, stage: Stage) -> ClipBatch:
+        plan = self.plans.get(seed, step, stage)
+        return render(plan, self.store, stage.size, seed=seed * 1_000_003 + step)
+
+    def loss(self, batch: ClipBatch, seed: int, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of the frames after the first, and its parts."""
+        totals: dict[str, Tensor] = {}
+        frames = batch.images.shape[0]
+        for losses in self.unroll(self.model, batch, random.Random(seed * 1_000_003 + step), progress):
+            for name, value in losses.items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value / (frames - 1)
+        return total_loss(totals, self.config.weights), {k: v.detach() for k, v in totals.items()}
+
+    def unroll(
+        self, model: DenseReader, batch: ClipBatch, rng: random.Random, progress: float
+    ) -> Iterator[dict[str, Tensor]]:
+        """Run a clip and yield the losses of each frame after the first."""
+        frames, b = batch.images.shape[:2]
+        truth = shrink(batch)
+        with self.autocast():
+            features = model.encode(batch.images.flatten(0, 1).contiguous(memory_format=self.memory_format))
+            known = [model.write(features[:b], truth[0])]
+        for t in range(1, frames):
+            now = features[t * b : (t + 1) * b]
+            with self.autocast():
+                reading = model.read(now, Memory.of(self._remembered(known, rng)), known[-1])
+            yield reader_losses(reading, batch.labels[t], batch.valid)
+            if t + 1 < frames:
+                logits = reading.logits.float().masked_fill(~batch.valid[:, :, None, None], ABSENT)
+                mask = self._disturb(probabilities(logits), truth[t], rng, progress)
+                with self.autocast():
+                    known.append(model.write(now, mask))
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _remembered(self, known: list[FrameValues], rng: random.Random) -> list[FrameValues]:
+        """The first frame, the previous one (mostly), and others at random."""
+        rest = known[1:]
+        if len(rest) <= 1:
+            return known
+        count = min(len(rest), rng.randint(1, self.config.memory - 1))
+        picked = set(rng.sample(range(len(rest)), count))
+        if rng.random() < 0.8:
+            picked = set(sorted(picked)[1:]) | {len(rest) - 1}
+        return [known[0], *(rest[i] for i in sorted(picked))]
+
+    def _disturb(self, mask: Tensor, truth: Tensor, rng: random.Random, progress: float) -> Tensor:
+        """(B, N, h, w) masks as they go into memory: some true, some moved, some gone."""
+        b = mask.shape[0]
+        teacher = 0.5 * max(0.0, 1 - progress / self.config.teacher_until) if self.config.teacher_until > 0 else 0.0
+        fate = [rng.random() for _ in range(b)]
+        reach = self.config.max_shift // 2
+        offset = (rng.randint(-reach, reach), rng.randint(-reach, reach))
+        true = torch.tensor([f < teacher for f in fate])
+        lost = torch.tensor([1 - self.config.drop < f for f in fate])
+        moved = torch.tensor([1 - self.config.drop - self.config.shift < f <= 1 - self.config.drop for f in fate])
+        true, lost, moved = (_to(x, mask.device)[:, None, None, None] for x in (true, lost, moved))
+        mask = torch.where(true, truth, mask)
+        mask = torch.where(moved, mask.roll(offset, (2, 3)), mask)
+        return mask * (~lost)
+
+    def close(self) -> None:
+        self.plans.close()
+
+
+def shrink(batch: ClipBatch) -> Tensor:
+    """True masks as the reader holds them: (T, B, N, S/2, S/2) float32 in 0..1."""
+    t, b, size, _ = batch.labels.shape
+    n = batch.valid.shape[1]
+    masks = torch.stack([batch.labels == i + 1 for i in range(n)], 2).float()
+    return F.avg_pool2d(masks.flatten(0, 2)[:, None], 2).view(t, b, n, size // 2, size // 2)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
