@@ -19,6 +19,7 @@ Rgb = npt.NDArray[np.uint8]  # (H, W, 3)
 MAX_CELLS = 20
 _MAX_WIDTH = 1600  # pixels of the sheet
 _LARGEST_CELL, _SMALLEST_CELL = 480, 150  # pixels across one frame
+_ASPECT = 1.9  # of all frames together; captions make the sheet itself less wide
 _GAP = 10
 _TEXT = 13  # height of letters
 _LINE = _TEXT + 10
@@ -42,7 +43,7 @@ def evenly(count: int, most: int = MAX_CELLS) -> list[int]:
 
 def columns_for(count: int, height: int, width: int) -> int:
     """How many frames go side by side, so that the sheet is a little wider than high and no frame is tiny."""
-    wanted = math.ceil(math.sqrt(count * 1.4 * (height / width)))
+    wanted = round(math.sqrt(count * _ASPECT * height / width))
     return max(1, min(count, wanted, (_MAX_WIDTH - _GAP) // (_SMALLEST_CELL + _GAP)))
 
 

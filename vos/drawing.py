@@ -45,12 +45,11 @@ def draw_objects(image: Rgb, labels: Labels, *, alpha: float = 0.5, tags: bool =
         return
     part, region = image[y : y + h, x : x + w], labels[y : y + h, x : x + w]
     _blend(part, region, alpha)
-    boxes: list[tuple[int, int, int, int, int]] = []
-    for object_id in np.flatnonzero(np.bincount(region.reshape(-1)))[-_count(region) :].tolist():
-        boxes.append((object_id, *_draw_contour(image, region, object_id, (x, y))))
+    ids = np.flatnonzero(np.bincount(region.reshape(-1)))
+    tops = [(int(i), *_draw_contour(image, region, int(i), (x, y))) for i in ids if i > 0]
     if tags:
-        for object_id, left, top, width, _ in boxes:
-            _paste_tag(image, object_id, left + width // 2, top)
+        for object_id, centre, top in tops:  # after all contours, so that none crosses a tag
+            _paste_tag(image, object_id, centre, top)
 
 
 def text_picture(text: str, size: int, ink: Colour, paper: Colour) -> Rgb:
@@ -72,11 +71,6 @@ def paste(image: Rgb, patch: Rgb, left: int, top: int) -> None:
     image[top : top + h, left : left + w] = patch[:h, :w]
 
 
-def _count(region: Labels) -> int:
-    """Number of distinct ids above 0."""
-    return int(np.count_nonzero(np.bincount(region.reshape(-1))[1:]))
-
-
 def _blend(part: Rgb, region: Labels, alpha: float) -> None:
     if region.dtype == np.uint8:
         colours = cv2.LUT(cv2.merge([region, region, region]), _palette()[None, :256])  # (h, w, 3)
@@ -94,15 +88,19 @@ def _palette() -> Rgb:
     return table
 
 
-def _draw_contour(image: Rgb, region: Labels, object_id: int, at: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Outline one object; returns its box (left, top, width, height) in the image."""
+def _draw_contour(image: Rgb, region: Labels, object_id: int, at: tuple[int, int]) -> tuple[int, int]:
+    """Outline one object; returns (x, y) of the top of its largest piece, where a tag points to it best."""
     mask = (region == object_id).view(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
-    offset = (at[0] + x, at[1] + y)
-    contours, _ = cv2.findContours(mask[y : y + h, x : x + w], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
+    contours, _ = cv2.findContours(
+        mask[y : y + h, x : x + w], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(at[0] + x, at[1] + y)
+    )
     width = max(1, round(min(image.shape[:2]) / _SHORT_SIDE_PER_LINE))
     cv2.drawContours(image, contours, -1, bright_colour_of(object_id), width, cv2.LINE_AA)
-    return offset[0], offset[1], w, h
+    outline = max(contours, key=lambda contour: cv2.boundingRect(contour)[2] * cv2.boundingRect(contour)[3])[:, 0]
+    top = int(outline[:, 1].min())
+    near = outline[outline[:, 1] <= top + h // 20, 0]  # K points of (x, y)
+    return int(near.min() + near.max()) // 2, top
 
 
 def _paste_tag(image: Rgb, object_id: int, centre: int, top: int) -> None:

@@ -34,7 +34,7 @@ from vos.output import add_rendered
 from vos.prefetch import prefetch
 from vos.run_record import FrameRecord, RunRecord, read_frames, read_run
 from vos.video import open_video
-from vos.video_writer import VideoWriter
+from vos.video_writer import VideoWriter, writing
 
 __all__ = ["CONTACT", "OVERLAY", "Rendered", "render"]
 
@@ -140,7 +140,8 @@ def _make_overlay(
         warning = None
         if run.video.has_audio:
             warning = add_audio(silent, source.info.path, sounding, start=start, end=end)
-        os.replace(silent if warning or not run.video.has_audio else sounding, folder / OVERLAY)
+        with writing(folder / OVERLAY):
+            os.replace(silent if warning or not run.video.has_audio else sounding, folder / OVERLAY)
     return (*writer.warnings, *([warning] if warning else []))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from trackers.base import ObjectMasks
-from vos.frames import Frame, FrameResult, VideoInfo
-from vos.output import RunRecord
+from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
+from vos.output import ResultFolder, RunRecord
 
 HEIGHT, WIDTH = 48, 64
 
@@ -33,3 +33,26 @@ def frame_result(index: int, *, name: str | None = None, ids: Sequence[int] = (1
     scores = np.where(lost, 0, 0.9).astype(np.float32)
     image = np.full((HEIGHT, WIDTH, 3), 10 * index % 256, np.uint8)
     return FrameResult(Frame(index, index / 25, image, name), ObjectMasks(tuple(ids), labels, scores, lost))
+
+
+def write_results(
+    out: Path, source: VideoSource, *, tracked: range | None = None, ids: Sequence[int] = (1, 2), finish: bool = True
+) -> None:
+    """A results folder for a real source: one disc per object, which moves to the right."""
+    info = source.info
+    tracked = range(len(source)) if tracked is None else tracked
+    with ResultFolder.create(out, overwrite=True) as folder:
+        folder.begin(
+            RunRecord(info, (tracked.start, tracked.stop, tracked.step), tuple(ids), options={"tracker": "disc"})
+        )
+        for frame in source.frames(tracked.start, tracked.stop, tracked.step):
+            labels = np.zeros((info.height, info.width), np.uint16 if max(ids) > 255 else np.uint8)
+            ys, xs = np.ogrid[: info.height, : info.width]
+            radius = min(info.height, info.width) / 5
+            for i, object_id in enumerate(ids):
+                x = info.width * (i + 1) / (len(ids) + 1) + frame.index
+                labels[np.hypot(xs - x, ys - info.height / 2) < radius] = object_id
+            lost = np.zeros(len(ids), np.bool_)
+            folder.add(FrameResult(frame, ObjectMasks(tuple(ids), labels, np.full(len(ids), 0.75, np.float32), lost)))
+        if finish:
+            folder.finish(gaps=source.gaps)
