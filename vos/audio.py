@@ -116,7 +116,7 @@ def _encoded(
             begins = float(frame.pts * frame.time_base)
             if begins + frame.samples / frame.sample_rate <= first or begins >= last:
                 continue
-            frame.pts = max(0, frame.pts - round(first / frame.time_base))
+            frame.pts -= round(first / frame.time_base)  # below 0 for what began before the first picture
             yield from timed(out.encode(frame))
     yield from timed(out.encode(None))
 
