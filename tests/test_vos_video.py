@@ -290,7 +290,10 @@ MATRICES: dict[str, tuple[tuple[int, int, int, int], int, Callable[[npt.NDArray[
     "90": ((0, 1, -1, 0), 90, lambda image: np.rot90(image, -1)),
     "180": ((-1, 0, 0, -1), 180, lambda image: np.rot90(image, 2)),
     "270": ((0, -1, 1, 0), 270, lambda image: np.rot90(image, 1)),
-    "mirrored": ((-1, 0, 0, 1), 180, lambda image: image[:, ::-1]),
+    "mirrored": ((-1, 0, 0, 1), 0, lambda image: image[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), 180, lambda image: image[::-1]),
+    "90 and mirrored": ((0, 1, 1, 0), 90, lambda image: np.rot90(image, -1)[:, ::-1]),
+    "270 and mirrored": ((0, -1, -1, 0), 270, lambda image: np.rot90(image, 1)[:, ::-1]),
 }
 
 
@@ -306,8 +309,7 @@ def test_display_matrix_is_applied(tmp_path: Path, turn: str) -> None:
     path.write_bytes(data)
 
     source = open_video(path)
-    if turn != "mirrored":  # a mirror image is not a rotation; FFmpeg names one all the same
-        assert source.info.rotation == degrees
+    assert source.info.rotation == degrees
     for frame, image in zip(source, plain, strict=True):
         np.testing.assert_array_equal(frame.image, apply(image))
         assert frame.image.shape == (source.info.height, source.info.width, 3)
@@ -340,7 +342,7 @@ def rewrite_packets(path: Path, out: Path, change: Callable[[int, bytes], bytes]
         for place, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
             changed = av.Packet(change(place, bytes(packet)))
             changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-            changed.is_keyframe, changed.stream = packet.is_keyframe, copy
+            changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, copy
             target.mux(changed)
     return out
 

@@ -56,6 +56,12 @@ class Media:
     def close(self) -> None:
         self.container.close()
 
+    @property
+    def codec(self) -> str:
+        """Name of the coding, such as "av1", whichever decoder is at work (PyAV before 15: the decoder's name)."""
+        codec = self.stream.codec_context.codec
+        return str(getattr(codec, "canonical_name", codec.name))
+
 
 def open_media(path: Path, threads: int = 1) -> Media:
     """Open a file for reading; ``threads`` is the number of threads the codec may use.

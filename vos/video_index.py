@@ -110,11 +110,11 @@ def _is_shown(media: Media, packet: Packet[VideoStream]) -> bool:
     """Whether decoding the packet gives a frame to look at."""
     if packet.is_discard:
         return False
-    codec = media.stream.codec_context.codec.canonical_name
-    if codec not in ("vp8", "vp9"):
-        return True
-    data = memoryview(packet)
-    return _vp8_is_shown(data) if codec == "vp8" else _vp9_is_shown(data)
+    if media.codec == "vp8":
+        return _vp8_is_shown(memoryview(packet))
+    if media.codec == "vp9":
+        return _vp9_is_shown(memoryview(packet))
+    return True
 
 
 def _vp8_is_shown(data: memoryview) -> bool:
