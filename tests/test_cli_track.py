@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clips import write_clip, write_mask
+from clips import square, write_clip, write_mask
 
 import vos
 from cli.main import run
@@ -91,6 +91,35 @@ def test_what_cannot_be_is_one_sentence(
     assert said.err.count("\n") == 1
     assert words in said.err
     assert {path.name for path in clip.iterdir()} == before
+
+
+def test_the_default_tracker_follows_and_everything_is_made(clip: Path, capsys: Captured) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", "-q"]) == 0
+    made = [clip / line for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in made] == ["masks", "overlay.mp4", "contact.png"]
+    assert all(path.exists() for path in made)
+    found, truth = vos.read_labels(clip / "out" / "masks" / "00011.png") == 1, square(11)
+    assert (found & truth).sum() / (found | truth).sum() > 0.7
+    with vos.open_video(clip / "out" / "overlay.mp4") as overlay:
+        assert len(overlay) == 12
+    assert read_run(clip / "out").rendered == ("contact.png", "overlay.mp4")
+
+
+def test_render_makes_the_pictures_again(clip: Path, capsys: Captured) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", "-q", *COPY]) == 0
+    assert not (clip / "out" / "overlay.mp4").exists()
+    capsys.readouterr()
+    assert run(["render", "out", "--alpha", "0.2"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [str(Path("out") / "overlay.mp4"), str(Path("out") / "contact.png")]
+    assert "rendering: 12/12 frames" in said.err
+    (clip / "clip.mp4").rename("moved.mp4")
+    assert run(["render", "out", "-q", "--save", "contact"]) == 3
+    assert "clip.mp4 is not there any more" in capsys.readouterr().err
+    assert run(["render", "out", "-q", "--save", "contact", "--video", "moved.mp4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["made"] == [str(Path("out") / "contact.png")]
+    assert run(["render", "out", "--save", "masks"]) == 2
+    assert run(["render", "nowhere", "-q"]) == 3
 
 
 def test_a_finished_result_is_refused_unless_overwritten(clip: Path, capsys: Captured) -> None:

@@ -266,6 +266,31 @@ def test_a_stop_on_the_last_frame_comes_too_late_to_interrupt(tmp_path: Path) ->
     assert summary.state == "done"
 
 
+def test_a_stop_while_rendering_leaves_the_masks_done(tmp_path: Path) -> None:
+    stop = threading.Event()
+    clip = write_clip(tmp_path / "clip.mp4")
+    summary = track_to_folder(
+        clip, tmp_path / "out", mask=square(0), options=COPY, stop=stop,
+        on_render=lambda done, total: stop.set() if done == 3 else None,
+    )  # fmt: skip
+    assert summary.state == "interrupted"
+    assert "vos render" in summary.warnings[-1]
+    assert read_run(tmp_path / "out").state == "done"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["frames.jsonl", "masks", "run.json"]
+    assert no_threads_left()
+
+
+def test_a_fault_of_rendering_says_that_the_masks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFullError("no room")
+
+    monkeypatch.setattr("vos.to_folder.render", full)
+    with pytest.raises(DiskFullError, match="no room") as caught:
+        track_to_folder(write_clip(tmp_path / "clip.mp4"), tmp_path / "out", mask=square(0), options=COPY)
+    assert "the masks are whole" in caught.value.__notes__[0]
+    assert read_run(tmp_path / "out").state == "done"
+
+
 def test_a_fault_of_the_reader_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"hashed only")
     monkeypatch.chdir(tmp_path)

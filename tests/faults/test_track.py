@@ -102,6 +102,19 @@ def test_no_room_is_5_and_leaves_nothing_half_written(clip: Path, tmp_path: Path
         assert read_run(tmp_path / "out").state == "interrupted"
 
 
+def test_no_room_for_the_pictures_keeps_the_masks(clip: Path, tmp_path: Path) -> None:
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); {RUN}"
+    more = ("-q", "--end", "20", "--save", "overlay,contact")
+    exit_code, out, err = end(start(clip, tmp_path / "out", *more, code=code))
+    assert (exit_code, out) == (5, "")
+    assert "Traceback" not in err
+    said = [line for line in err.splitlines() if line.startswith("vos: ")]
+    assert said[-2].startswith("vos: error: no room to write ")
+    assert said[-1].startswith("vos: note: the masks are whole")
+    assert check_whole(tmp_path / "out") == 20
+    assert read_run(tmp_path / "out").state == "done"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders, whoever asks")
 def test_a_place_that_cannot_be_written_is_one_sentence(clip: Path) -> None:
     code, out, err = end(start(clip, Path("/proc/vos-results"), "-q"))
