@@ -52,7 +52,11 @@ class ConvNorm(nn.Conv2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(super().forward(x))
+        if self.kernel_size == (1, 1):  # as a matrix product: the same, without a slow path for single images on a CPU
+            x = to_nchw(F.linear(to_nhwc(x), self.weight.flatten(1)))
+        else:
+            x = super().forward(x)
+        x = self.norm(x)
         return F.relu(x, inplace=not torch.is_grad_enabled()) if self.relu else x
 
 
@@ -114,5 +118,12 @@ class EncoderFpn(nn.Module):
 
 
 def fuse(lateral: Tensor, coarser: Tensor) -> Tensor:
-    """Lateral map plus the coarser one, repeated to its size (nearest)."""
-    return lateral + F.interpolate(coarser, lateral.shape[-2:], mode="nearest")
+    """Lateral map plus the coarser one, repeated to its size (nearest); `lateral` may be overwritten."""
+    H, W = lateral.shape[-2:]
+    h, w = coarser.shape[-2:]
+    if (H, W) != (2 * h, 2 * w):
+        return lateral + F.interpolate(coarser, (H, W), mode="nearest")
+    # Each coarse cell lies over 2 x 2 fine ones: added where they are, without writing the repeated map.
+    quads = torch.unflatten(torch.unflatten(to_nhwc(lateral), 2, (w, 2)), 1, (h, 2))  # (B, h, 2, w, 2, C)
+    quads += to_nhwc(coarser)[:, :, None, :, None]
+    return lateral

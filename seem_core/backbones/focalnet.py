@@ -75,12 +75,14 @@ class FocalModulation(nn.Module):
             for part in (slice(0, C), slice(C, 2 * C), slice(2 * C, None))
         )
         gates = gates / gates.shape[-1]
-        modulator = torch.zeros_like(context)
-        for level, layer in enumerate(self.focal_layers):
+        near = []
+        for layer in self.focal_layers:
             context = F.gelu(layer(context))
-            modulator = torch.addcmul(modulator, context, gates[..., level : level + 1])
+            near.append(context)
         everywhere = F.gelu(context.mean((1, 2), keepdim=True))  # (B, 1, 1, C)
-        modulator = torch.addcmul(modulator, everywhere, gates[..., -1:])
+        modulator = everywhere * gates[..., -1:]
+        for level, context in enumerate(near):
+            modulator = torch.addcmul(modulator, context, gates[..., level : level + 1])
         h = F.linear(modulator, self.h.weight.flatten(1), self.h.bias)  # a 1x1 convolution on (B, H, W, C)
         y: Tensor = self.proj(query * h)
         return y
