@@ -48,6 +48,7 @@ class VideoWriter:
         self._ticks, options = _ENCODERS[self.encoder]
         self._duration = max(1, round(self._ticks / rate))
         self._last = -1
+        self._failed = False  # FFmpeg must not be given another packet after it could not write one
         self._scaler = VideoReformatter()
         with writing(path):
             self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
@@ -74,7 +75,7 @@ class VideoWriter:
     def close(self) -> None:
         """Write what the encoder still holds, and the file's index."""
         try:
-            if self._last >= 0:
+            if self._last >= 0 and not self._failed:
                 self._encode(None)
         finally:
             with writing(self.path):
@@ -105,10 +106,12 @@ class VideoWriter:
         return stream
 
     def _encode(self, frame: VideoFrame | None) -> None:
+        self._failed = True
         with writing(self.path):
             for packet in self._stream.encode(frame):
                 packet.duration = self._duration  # only the last one's counts: the others last until the next
                 self._container.mux(packet)
+        self._failed = False
 
 
 def pick_encoder() -> str:

@@ -185,3 +185,43 @@ def test_killed_in_the_middle(tmp_path: Path, round_: int) -> None:
         folder.finish()
     assert assert_whole(tmp_path) == 1
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("limit", [40, 3000, 16000])
+def test_no_room_for_the_overlay(tmp_path: Path, limit: int) -> None:
+    """The limit stops FFmpeg in the header, among the pictures, or while it moves the index to the front."""
+    process = child(
+        """
+        import resource, signal, sys
+        import numpy as np
+        from pathlib import Path
+        from PIL import Image
+        from results import write_results
+        from seem_core.errors import DiskFullError
+        from vos.render import render
+        from vos.video import open_video
+        images, out = Path(sys.argv[1]) / "images", Path(sys.argv[1]) / "out"
+        images.mkdir()
+        noise = np.random.default_rng(0)
+        for i in range(12):
+            Image.fromarray(noise.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(images / f"{i}.png")
+        with open_video(images) as source:
+            write_results(out, source)
+        render(out)
+        whole = (out / "overlay.mp4").read_bytes()
+        print(len(whole))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+        try:
+            render(out, alpha=0.1)
+        except DiskFullError as error:
+            print(error)
+        assert (out / "overlay.mp4").read_bytes() == whole
+        assert not list(out.glob(".*")), list(out.glob(".*"))
+        """,
+        tmp_path,
+        limit,
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "no room to write" in out, out
