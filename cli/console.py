@@ -19,7 +19,7 @@ from seem_core.errors import DiskFullError, OutputError
 
 def emit(*lines: object) -> None:
     """Print results to stdout. A reader that went away is no error; a full disk behind it is a DiskFullError."""
-    if sys.stdout is None:
+    if sys.stdout is None or sys.stdout.closed:
         return
     try:
         for line in lines:
@@ -27,15 +27,14 @@ def emit(*lines: object) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
-    except (OSError, ValueError) as error:  # ValueError: closed file
+    except OSError as error:
         _silence_stdout()
-        if getattr(error, "errno", None) == errno.EBADF or isinstance(error, ValueError):
-            return
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
             raise DiskFullError(
                 "no room left where standard output goes; the results themselves are written"
             ) from error
-        raise OutputError(f"cannot write to standard output ({error})") from error
+        if error.errno != errno.EBADF:  # closed by whoever started us
+            raise OutputError(f"cannot write to standard output ({error})") from error
 
 
 def emit_json(value: Any) -> None:

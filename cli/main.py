@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import io
 import logging
 import os
 import sys
@@ -155,6 +156,7 @@ def run(argv: Sequence[str]) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch loads: spinning threads starve decoder and writer
+    _print_any_path()
     logging.basicConfig(format="vos: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
     if stranger := intruder():
@@ -182,6 +184,14 @@ def run(argv: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The console script ``vos``."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _print_any_path() -> None:
+    """File names need not be text: print their bytes as they are where the terminal's encoding allows, else escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def _fail(sentence: str, code: int) -> int:

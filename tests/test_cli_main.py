@@ -159,6 +159,19 @@ def test_python_m_cli_is_vos() -> None:
     assert done.stdout.startswith("vos ")
 
 
+def test_the_shell_completes_commands_and_choices() -> None:
+    def complete(line: str) -> list[str]:
+        code = (
+            "import os, sys, cli.main\n"
+            "os.environ.update(_VOS_COMPLETE='complete_bash', COMP_WORDS=sys.argv[1], COMP_CWORD=sys.argv[2])\n"
+            "cli.main.run([])"
+        )
+        return python(code, arguments=(line, str(len(line.split(" ")) - 1))).stdout.split()
+
+    assert complete("vos d") == ["davis", "doctor"]
+    assert complete("vos track --device c") == ["cpu", "cuda"]
+
+
 def test_every_entry_has_a_help_line() -> None:
     names = [entry.name for entry in COMMANDS]
     assert len(set(names)) == len(names)

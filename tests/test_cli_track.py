@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from clips import square, write_clip, write_mask
 
 import vos
 from cli.main import run
+from seem_core.errors import DiskFullError
+from vos.batch.local import run_local
+from vos.batch.plan import plan_folder
 from vos.output import read_run
+from vos.pipeline import TrackOptions
 
 Captured = pytest.CaptureFixture[str]
 
@@ -199,6 +204,33 @@ def test_awkward_files_end_as_they_should(data_root: Path, tmp_path: Path, capsy
     assert vos.read_labels(masks[0]).shape == (record.video.height, record.video.width)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_a_file_name_that_is_no_text_is_printed_as_it_is(clip: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 1\n.mp4")
+    (clip / "clip.mp4").rename(name)
+    code = "import sys, cli.main; sys.exit(cli.main.run(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    command = [sys.executable, "-c", code, "track", name, "-m", "clip.png", "-q", *COPY]
+    done = subprocess.run(command, capture_output=True, env=env, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"caf\xe9 1\n_vos/masks\n"
+    again = subprocess.run(command, capture_output=True, env=env, timeout=120)
+    assert again.returncode == 3
+    assert b"caf\xe9" in again.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a full disk")
+def test_a_full_disk_behind_stdout_is_5(clip: Path) -> None:
+    code = "import sys, cli.main; sys.exit(cli.main.run(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    command = [sys.executable, "-c", code, "track", "clip.mp4", "-m", "clip.png", "-q", "-o", "out", *COPY]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=env, timeout=120, text=True)
+    assert done.returncode == 5
+    assert done.stderr.startswith("vos: error: no room left where standard output goes")
+    assert done.stderr.count("\n") == 1
+
+
 # ---- batch
 
 
@@ -251,6 +283,23 @@ def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(folder: Path
     (folder / "a2.mov").write_bytes((folder / "a2.mp4").read_bytes())
     assert run(["batch", str(folder), "-o", str(folder / "out"), *COPY]) == 3
     assert "would both write to" in capsys.readouterr().err
+
+
+def test_a_stopped_batch_names_what_was_not_started(folder: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    plan = plan_folder(folder, folder / "out")
+    ends = [found.outcome for found in run_local(plan, options=TrackOptions(tracker="copy"), stop=stop)]
+    assert ends == ["not started"] * 4
+
+
+def test_a_full_disk_ends_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFullError("no room")
+
+    monkeypatch.setattr("vos.batch.local.track_to_folder", full)
+    ends = [(found.outcome, found.message) for found in run_local(plan_folder(folder, folder / "out"))]
+    assert ends == [("failed", "no room")] + [("not started", "")] * 3
 
 
 # ---- doctor

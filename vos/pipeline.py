@@ -75,20 +75,18 @@ class Job:
     """What is to be done, checked against the video: nothing but decoding and tracking is left.
 
     tracked   frame numbers of the source, in order
-    prompts   frame number -> prompts in pixels of the source
+    prompts   frame number -> prompts in pixels of the source; `stream` takes each out when its frame has come, because
+              masks are large
+    ids       every object that a prompt names, ascending
     warnings  one sentence for each thing that was assumed
     """
 
     source: VideoSource
     tracked: range
     prompts: dict[int, tuple[Prompt, ...]]
+    ids: tuple[int, ...]
     size: WorkingSize
     warnings: tuple[str, ...] = ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Every object that a prompt names, ascending."""
-        return tuple(sorted({prompt.object_id for prompts in self.prompts.values() for prompt in prompts}))
 
 
 def track(
@@ -159,8 +157,9 @@ def prepare(
         by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
     for frame in by_frame:
         _check_decodable(source, frame)
-    info = source.info
-    return Job(source, tracked, by_frame, WorkingSize.of((info.height, info.width), options.max_side), tuple(warnings))
+    ids = tuple(sorted({prompt.object_id for prompts in by_frame.values() for prompt in prompts}))
+    size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
+    return Job(source, tracked, by_frame, ids, size, tuple(warnings))
 
 
 def settle(options: TrackOptions) -> TrackOptions:
@@ -188,12 +187,12 @@ def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[Fram
 
     Raises VideoError where not a single frame can be decoded; any fault of the reader is raised here.
     """
-    prompts, tracked, any_frame = dict(job.prompts), job.tracked, False
+    tracked, any_frame = job.tracked, False
     try:
         with prefetch(job.source.frames(tracked.start, tracked.stop, tracked.step), FRAMES_AHEAD) as frames:
             for frame in frames:
                 any_frame = True
-                now = [job.size.prompt(prompt) for prompt in prompts.pop(frame.index, ())]  # large masks go once used
+                now = [job.size.prompt(prompt) for prompt in job.prompts.pop(frame.index, ())]
                 masks = tracker.step(job.size.image(frame.image), now)
                 yield FrameResult(frame, job.size.back(masks))
         if not any_frame:
