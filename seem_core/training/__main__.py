@@ -1,4 +1,4 @@
-"""``python -m seem_core.training pack|reader``: make the training file, train the dense reader from it."""
+"""``python -m seem_core.training pack|init|reader``: make the training file and first weights, train the reader."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m seem_core.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _pack_options(commands.add_parser("pack", help="make one file of all training data"))
+    _init_options(commands.add_parser("init", help="write first weights of the dense reader, ImageNet's in its trunk"))
     _reader_options(commands.add_parser("reader", help="train the dense reader"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -50,11 +51,29 @@ def _pack(options: argparse.Namespace) -> int:
     return 0
 
 
+def _init_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_init)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from seem_core.reader import ReaderConfig
+    from seem_core.reader_weights import save_reader
+
+    torch.manual_seed(options.seed)
+    model = ReaderConfig().build().pretrained_trunk()
+    save_reader(model.state_dict(), model.config, options.out, facts={"trained": "backbone"})
+    print(f"wrote {options.out}")
+    return 0
+
+
 def _reader_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pack", type=Path)
     parser.add_argument("folder", type=Path, help="the run's folder; a checkpoint in it is taken up")
-    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--minutes", type=float, help="of training, all sittings together")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--within", type=float, help="minutes that this sitting may take, set-up included")
     parser.add_argument(
         "--stage",
         action="append",
@@ -65,7 +84,7 @@ def _reader_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=None, help="of autocast")
-    parser.add_argument("--layout", choices=("auto", "channels_last", "contiguous"), default="auto")
+    parser.add_argument("--layout", choices=("auto", "channels_last", "mixed", "contiguous"), default="auto")
     parser.add_argument("--workers", type=int, default=None, help="processes that plan clips; 0 = none")
     parser.add_argument("--init", type=Path, help="reader weights to start from")
     parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite0 ImageNet weights, if the package is not there")
@@ -89,6 +108,7 @@ def _reader(options: argparse.Namespace) -> int:
         folder=options.folder,
         minutes=options.minutes,
         steps=options.steps,
+        within=options.within,
         stages=parse_stages(options.stage),
         rate=options.rate,
         seed=options.seed,

@@ -22,6 +22,8 @@ from seem_core.training.plan_queue import PlanQueue
 from seem_core.training.pseudo_clips import ClipBatch, ClipConfig, ClipPlanner, render
 from seem_core.training.reader_losses import ABSENT, ReaderLossWeights, reader_losses, total_loss
 
+LAYOUTS = ("channels_last", "mixed", "contiguous")
+
 
 @dataclass(frozen=True)
 class ReaderTaskConfig:
@@ -60,15 +62,17 @@ class ReaderTask:
         for parameter in model.frozen_parameters():
             parameter.requires_grad_(False)
         self.model = model.to(device)
-        self.use_layout(torch.channels_last)
+        self.use_layout("channels_last")
         self.fingerprint = pack.fingerprint
         self.plans = PlanQueue(ClipPlanner(pack, self.config.clips), workers)
         self.store = PictureStore.of(pack, device)
 
-    def use_layout(self, memory_format: torch.memory_format) -> None:
-        """Keep weights and images in this memory format."""
-        self.memory_format = memory_format
-        self.model.to(memory_format=memory_format)  # type: ignore[call-overload]
+    def use_layout(self, layout: str) -> None:
+        """Keep weights and images in a memory format, one of LAYOUTS; in ``mixed`` only the trunk is contiguous."""
+        rest = torch.contiguous_format if layout == "contiguous" else torch.channels_last
+        self.memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        self.model.to(memory_format=rest)  # type: ignore[call-overload]
+        self.model.trunk.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def parameter_groups(self, rate: float) -> Iterator[dict[str, object]]:
         """Convolutions decay, biases and norms do not; the trunk learns more slowly."""

@@ -93,6 +93,13 @@ class RunFolder:
         ]
         return state, averaged, moments
 
+    def elapsed(self) -> float:
+        """Seconds of training in the checkpoint; 0 without one."""
+        try:
+            return float(json.loads((self.last / "state.json").read_text())["elapsed"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
     def append_log(self, row: dict[str, Any]) -> None:
         path = self.path / "log.csv"
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
@@ -15,23 +15,30 @@ from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
 from seem_core.training.loop import LoopConfig, Stage, Trainer
 from seem_core.training.pack import Pack
-from seem_core.training.reader_task import ReaderTask
+from seem_core.training.reader_task import LAYOUTS, ReaderTask
+from seem_core.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 # sizes for one large GPU and for a CPU; the last stage is near the size at which the reader is used
 GPU_STAGES = (Stage(0.35, 256, 64, 4), Stage(0.75, 384, 40, 6), Stage(1.0, 480, 24, 8))
 CPU_STAGES = (Stage(0.6, 192, 4, 4), Stage(1.0, 256, 3, 5))
+RESERVE = 5.0  # seconds that a sitting keeps for its last checkpoint
 
 
 @dataclass(frozen=True)
 class ReaderRun:
-    """Everything a run depends on; see ``python -m seem_core.training reader --help``."""
+    """Everything a run depends on; see ``python -m seem_core.training reader --help``.
+
+    Its length is one of ``minutes`` of training over all sittings, ``steps``, and ``within``: minutes that this whole
+    sitting may take, set-up included.
+    """
 
     pack: Path
     folder: Path
     minutes: float | None = None
     steps: int | None = None
+    within: float | None = None
     stages: tuple[Stage, ...] | None = None
     rate: float = 1e-3
     seed: int = 0
@@ -54,33 +61,26 @@ def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
 
     Raises DatasetError (pack), CheckpointError (initial weights), DeviceError, InputError, OutputError.
     """
+    started = time.perf_counter()
     device = _device(run.device)
     torch.manual_seed(run.seed)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    config = LoopConfig(
-        minutes=run.minutes,
-        steps=run.steps,
-        stages=run.stages or (GPU_STAGES if device.type == "cuda" else CPU_STAGES),
-        rate=run.rate,
-        seed=run.seed,
-        checkpoint_seconds=run.checkpoint_seconds,
-        checkpoint_steps=run.checkpoint_steps,
-        log_steps=run.log_steps,
-    )
-    started = time.perf_counter()
+    config = _loop_config(run, device)
     pack = Pack(run.pack)
     task = ReaderTask(_model(run), pack, device, workers=run.workers, precision=_precision(run, device))
     log.info("%r on %s in %.1f s", pack, device, time.perf_counter() - started)
     try:
-        layout = run.layout if run.layout != "auto" else _faster_layout(task, config.stages[0])
-        task.use_layout(torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+        task.use_layout(run.layout if run.layout != "auto" else _faster_layout(task, config.stages[0]))
         if run.compile:
             task.model.trunk.compile()
             task.model.decoder.compile()
             task.model.value_encoder.compile()
+        if run.within is not None:
+            left = run.within - (time.perf_counter() - started + RESERVE) / 60
+            config = replace(config, minutes=max(0.05, left) + RunFolder(run.folder).elapsed() / 60)
         trainer = Trainer(task, config, run.folder, stop)
         trainer.run()
     finally:
@@ -104,6 +104,22 @@ def parse_stages(words: list[str] | None) -> tuple[Stage, ...] | None:
         except ValueError as error:
             raise InputError(f"a stage is UNTIL:SIZE:CLIPS:FRAMES, as 0.4:256:32:4, not {word!r}") from error
     return tuple(sorted(stages, key=lambda s: s.until))
+
+
+def _loop_config(run: ReaderRun, device: torch.device) -> LoopConfig:
+    lengths = [length for length in (run.minutes, run.steps, run.within) if length is not None]
+    if len(lengths) != 1:
+        raise InputError("give one of minutes, steps and within, the length of the run")
+    return LoopConfig(
+        minutes=run.minutes if run.within is None else run.within,
+        steps=run.steps,
+        stages=run.stages or (GPU_STAGES if device.type == "cuda" else CPU_STAGES),
+        rate=run.rate,
+        seed=run.seed,
+        checkpoint_seconds=run.checkpoint_seconds,
+        checkpoint_steps=run.checkpoint_steps,
+        log_steps=run.log_steps,
+    )
 
 
 def _model(run: ReaderRun) -> DenseReader:
@@ -135,8 +151,8 @@ def _faster_layout(task: ReaderTask, stage: Stage) -> str:
         return "channels_last"
     batch = task.batch(0, 0, stage)
     seconds = {}
-    for name, layout in (("channels_last", torch.channels_last), ("contiguous", torch.contiguous_format)):
-        task.use_layout(layout)
+    for name in LAYOUTS:
+        task.use_layout(name)
         for i in range(6):
             if i == 3:  # the first three choose algorithms and fill caches
                 torch.cuda.synchronize()
