@@ -16,6 +16,7 @@ from PIL import Image
 
 from seem_core.errors import DiskFullError, MaskError, OutputError
 from vos.masks import DAVIS_PALETTE, read_labels, read_prompt_mask, write_labels
+from vos.plain_png import read_plain_png
 
 SIZE = (24, 32)
 
@@ -76,6 +77,36 @@ def test_a_view_that_is_not_contiguous_is_written_right(tmp_path: Path) -> None:
     labels = squares(1, 2, 3).T[::2]
     write_labels(tmp_path / "a.png", labels, level=9)
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.sampled_from(["L", "P"]), st.integers(0, 9)
+)
+def test_the_quick_way_gives_what_the_decoder_gives(
+    tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray, mode: str, level: int
+) -> None:
+    path = save(tmp_path_factory.getbasetemp() / "c.png", labels, mode, compress_level=level)
+    quick = read_plain_png(path)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_labels(path), np.asarray(image))
+        assert quick is not None or mode == "L"  # grey rows may be filtered
+        if quick is not None:
+            np.testing.assert_array_equal(quick, np.asarray(image))
+
+
+def test_the_quick_way_leaves_what_is_not_plain(tmp_path: Path, data_root: Path) -> None:
+    real = data_root / "davis/Annotations/480p/car-turn/00000.png"
+    assert read_plain_png(real) is not None
+    whole = real.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"IDAT") + 20] ^= 1
+    for data in (b"", whole[:20], whole[:-30], whole[: len(whole) // 2], b"x" + whole, bytes(flipped)):
+        (tmp_path / "a.png").write_bytes(data)
+        assert read_plain_png(tmp_path / "a.png") is None
+    assert read_plain_png(tmp_path / "none.png") is None
+    for mode in ("RGB", "1", "I;16", "LA"):
+        assert read_plain_png(save(tmp_path / "a.png", squares(1), mode)) is None
+    assert read_plain_png(save(tmp_path / "a.jpg", squares(1))) is None
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])

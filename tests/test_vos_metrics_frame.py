@@ -110,6 +110,16 @@ def test_boundary_map_is_the_definition(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(boundary_map(mask), plain_boundary(mask))
 
 
+@pytest.mark.parametrize("bound", [0.02, 0.1, 0.2])
+def test_nothing_is_carried_round_the_edge(bound: float) -> None:
+    """Boundaries at opposite sides of a wide frame do not match, however rows are stored."""
+    left, right = np.zeros((10, 60), bool), np.zeros((10, 60), bool)
+    left[2:9, :2] = True
+    right[1:8, -2:] = True
+    assert contour_accuracy(left, right, bound=bound) == 0
+    assert contour_accuracy(left.T, right.T, bound=bound) == 0
+
+
 def test_real_masks_at_full_size(data_root: Path) -> None:
     folder = data_root / "davis/Annotations/480p/motorbike"
     first, later = read_labels(folder / "00000.png"), read_labels(folder / "00012.png")

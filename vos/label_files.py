@@ -16,6 +16,7 @@ from PIL import Image
 
 from seem_core.errors import DiskFullError, MaskError, OutputError
 from trackers.base import Labels
+from vos.plain_png import read_plain_png
 
 VOID = 255  # 8-bit value of pixels that belong to nobody in particular (DAVIS, YouTube-VOS, PASCAL VOC)
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
@@ -92,6 +93,8 @@ def read_labels(path: Path | str) -> Labels:
     with loss.
     """
     path = Path(path)
+    if (values := read_plain_png(path)) is not None:
+        return values
     image = open_mask_image(path)
     if image.mode not in ("P", "1", "L") and not image.mode.startswith("I"):
         raise MaskError(
