@@ -8,7 +8,7 @@ CLIP = $$($(BIN)/python -c "import importlib.util as u, pathlib as p; print(p.Pa
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo
-	$(BIN)/vos track "$(CLIP)" -p 148,170 -o out/demo --end 120 --overwrite
+	$(BIN)/vos track "$(CLIP)" -p 430,95@104 --start 104 --end 137 -o out/demo --overwrite
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
