@@ -121,7 +121,7 @@ def fuse(lateral: Tensor, coarser: Tensor) -> Tensor:
     """Lateral map plus the coarser one, repeated to its size (nearest); `lateral` may be overwritten."""
     H, W = lateral.shape[-2:]
     h, w = coarser.shape[-2:]
-    if (H, W) != (2 * h, 2 * w):
+    if (2 * h, 2 * w) != (H, W):
         return lateral + F.interpolate(coarser, (H, W), mode="nearest")
     # Each coarse cell lies over 2 x 2 fine ones: added where they are, without writing the repeated map.
     quads = torch.unflatten(torch.unflatten(to_nhwc(lateral), 2, (w, 2)), 1, (h, 2))  # (B, h, 2, w, 2, C)

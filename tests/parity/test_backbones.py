@@ -29,13 +29,15 @@ def compare_pyramid(golden: Golden, backbone: torch.nn.Module) -> None:
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("focalt", FOCAL_T),
-        pytest.param("focall", FOCAL_L, marks=pytest.mark.parity_full),
+        ("focalt_demo", FOCAL_T),
+        ("focalt_v0", FOCAL_T),
+        ("focalt_v1", FOCAL_T),
+        pytest.param("focall_demo", FOCAL_L, marks=pytest.mark.parity_full),
     ],
 )
 def test_focalnet_features(reference_root: Path, name: str, config: FocalNetConfig) -> None:
-    backbone = load_part(reference_root / f"manifest_{name}_demo.json", "backbone.", config.build)
-    compare_pyramid(load_golden(reference_root / f"golden_{name}_demo.npz"), backbone)
+    backbone = load_part(reference_root / f"manifest_{name}.json", "backbone.", config.build)
+    compare_pyramid(load_golden(reference_root / f"golden_{name}.npz"), backbone)
 
 
 @pytest.mark.parity_full

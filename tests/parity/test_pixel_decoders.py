@@ -32,8 +32,11 @@ def compare_levels(golden: Golden, prefix: str, levels: tuple[Tensor, ...], mask
     ("name", "manifest_name", "config"),
     [
         ("focalt_demo", "focalt_demo", FOCAL_T),
+        ("focalt_v0", "focalt_v0", FOCAL_T),
+        ("focalt_v1", "focalt_v1", FOCAL_T),
         pytest.param("focall_demo", "focall_demo", FOCAL_L, marks=pytest.mark.parity_full),
         pytest.param("davitd3_demo", "davitd3_v1", DAVIT_D3, marks=pytest.mark.parity_full),
+        pytest.param("davitd3_v1", "davitd3_v1", DAVIT_D3, marks=pytest.mark.parity_full),
     ],
 )
 def test_encoder_fpn_on_backbone(
@@ -47,6 +50,16 @@ def test_encoder_fpn_on_backbone(
     with torch.inference_mode():
         features = pixel_decoder(backbone(normalised(golden["in_imgA"])))
         compare_levels(golden, "A_", features.levels, pixel_decoder.mask_features(features.finest))
+
+
+def test_encoder_fpn_on_a_later_frame(reference_root: Path) -> None:
+    manifest = reference_root / "manifest_focalt_v0.json"
+    golden = load_golden(reference_root / "golden_focalt_v0_video.npz")
+    backbone = load_part(manifest, "backbone.", FOCAL_T.build)
+    pixel_decoder = load_part(manifest, PIXEL_DECODER, lambda: EncoderFpnConfig().build(FOCAL_T.channels))
+    with torch.inference_mode():
+        features = pixel_decoder(backbone(normalised(golden["frame2_image"])))
+        golden.compare("frame2_mask_features", pixel_decoder.mask_features(features.finest))
 
 
 @pytest.mark.parity_full
