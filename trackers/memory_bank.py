@@ -51,6 +51,7 @@ class MemoryBank:
         self.max_bytes = max_bytes
         self._pinned: list[Entry] = []
         self._recent: list[Entry] = []
+        self.space: tuple[Tensor, ...] = ()  # what a reader fixed when it wrote first (a basis of the keys, say)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -92,22 +93,24 @@ class MemoryBank:
         self._recent = _without(self._recent, object_id)
 
     def clear(self) -> None:
-        self._pinned, self._recent = [], []
+        self._pinned, self._recent, self.space = [], [], ()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors; `load_state_dict` of a bank with the same bounds takes it."""
         return {
+            "space": list(self.space),
             "entries": [
                 {"frame": e.frame, "keys": list(e.keys), "values": dict(e.values), "pinned": e.pinned}
                 for e in self.entries
-            ]
+            ],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str | None = None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         self.clear()
+        self.space = tuple(t.to(device) for t in state["space"])
         for item in state["entries"]:
-            keys = tuple(k.to(device) if device is not None else k for k in item["keys"])
-            values = {int(i): v.to(device) if device is not None else v for i, v in item["values"].items()}
+            keys = tuple(k.to(device) for k in item["keys"])
+            values = {int(i): v.to(device) for i, v in item["values"].items()}
             self.write(Entry(int(item["frame"]), keys, values, bool(item["pinned"])))
 
     def __len__(self) -> int:

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from seem_core.errors import MaskError, PromptError
-from seem_core.features import Features
 from seem_core.prompts import MaskPrompt, Prompt
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.borders import label_dtype, label_map
+from trackers.dense import DenseReader, Keys, Prior, shrink_mask
 from trackers.memory_bank import MEGABYTE, MemoryBank
 from trackers.merge import soft_aggregate
-from trackers.propagation import DenseReader, LabelPropagation, PropagationConfig, shrink_mask
+from trackers.propagation import LabelPropagation, PropagationConfig
 
 Mask = npt.NDArray[np.bool_]
 
@@ -50,37 +49,32 @@ class PropagateTracker:
         frame, self._frame = self._frame, self._frame + 1
         if not self._ids and not prompts:
             return no_objects(image)
-        features = self._reader.encode(image)
-        masks = self._read(features, frame)
-        found = self._decide(features, masks)
-        if prompts:
-            given = self._given(image, prompts, found)
-            found = self._impose(found, given)
-            self._ids = found.ids
-        else:
-            given = {}
-        self._write(features, frame, masks, given)
+        keys = self._reader.keys(self._reader.encode(image), self._bank)
+        prior = self._read(keys)
+        found = self._decide(prior, image)
+        given = self._given(image, prompts, found) if prompts else {}
+        found = impose(found, given)
+        self._ids = found.ids
+        self._write(keys, frame, prior, given)
         return found
 
-    def _read(self, features: Features, frame: int) -> dict[int, Tensor]:
-        """Object id -> (h, w) probability, for every known object."""
+    def _read(self, keys: Keys) -> Prior:
         if not self._ids:
-            return {}
-        prior = self._reader.read(features, self._bank, frame)
-        return dict(zip(prior.ids, prior.masks, strict=True))
+            return Prior((), torch.zeros(0, 4 * keys.height, 4 * keys.width))
+        return self._reader.read(keys, self._bank)
 
-    def _decide(self, features: Features, masks: dict[int, Tensor]) -> ObjectMasks:
-        height, width = features.source_height, features.source_width
-        ids = tuple(sorted(masks))
-        if not ids:
-            return ObjectMasks((), np.zeros((height, width), np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
-        p = torch.stack([masks[i] for i in ids])
-        labels = label_map(soft_aggregate(p), ids, height, width)
-        inside = p > 0.5
-        area = inside.sum((1, 2))
-        scores = ((p * inside).sum((1, 2)) / area.clamp(min=1)).cpu().numpy().astype(np.float32)
-        there = np.isin(np.array(ids), np.unique(labels))
-        return ObjectMasks(ids, labels, scores, ~there)
+    def _decide(self, prior: Prior, image: Image) -> ObjectMasks:
+        """Who owns which pixel, how sure that is, and who is not there."""
+        height, width = image.shape[:2]
+        if not prior.ids:
+            return no_objects(image)
+        shares = soft_aggregate(prior.masks)
+        owned = shares.argmax(0) == torch.arange(1, len(shares), device=shares.device)[:, None, None]
+        area = owned.sum((1, 2))
+        scores = ((prior.masks * owned).sum((1, 2)) / area.clamp(min=1)).cpu().numpy().astype(np.float32)
+        lost = (area == 0).cpu().numpy()
+        shares[1:][torch.from_numpy(lost)] = 0
+        return ObjectMasks(prior.ids, label_map(shares, prior.ids, height, width), scores, lost)
 
     def _given(self, image: Image, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
         """Object id -> (H, W) mask of every prompted object; where prompts overlap, the later one has the pixel."""
@@ -97,35 +91,14 @@ class PropagateTracker:
                 raise PromptError(f"the mask of object {object_id} is empty")
         return given
 
-    def _impose(self, found: ObjectMasks, given: dict[int, Mask]) -> ObjectMasks:
-        """What was found, with the given masks in place of it."""
-        ids = tuple(sorted({*found.ids, *given}))
-        labels = found.labels.astype(label_dtype(ids))
-        for object_id, mask in given.items():
-            labels[(labels == object_id) & ~mask] = 0
-            labels[mask] = object_id
-        scores, lost = dict(zip(found.ids, found.scores, strict=True)), dict(zip(found.ids, found.lost, strict=True))
-        return ObjectMasks(
-            ids,
-            labels,
-            np.array([1.0 if i in given else scores[i] for i in ids], np.float32),
-            np.array([False if i in given else lost[i] for i in ids], bool),
-        )
-
-    def _write(self, features: Features, frame: int, masks: dict[int, Tensor], given: dict[int, Mask]) -> None:
-        h, w = features.keys.shape[1:]
+    def _write(self, keys: Keys, frame: int, prior: Prior, given: dict[int, Mask]) -> None:
+        """Prompted masks are pinned; what was propagated is recent."""
         if given:
-            device = features.keys.device
-            cells = {i: torch.from_numpy(shrink_mask(m, h, w)).to(device) for i, m in given.items()}
-            self._bank.write(self._reader.write(features, frame, cells, pinned=True))
-        rest = {}
-        for i, m in masks.items():
-            if i in given:
-                continue
-            top = float(m.max())
-            rest[i] = (m / top > 0.5).float() if top > 0 else m
+            cells = {i: shrink_mask(mask, 4 * keys.height, 4 * keys.width) for i, mask in given.items()}
+            self._reader.write(keys, self._bank, frame, cells, pinned=True)
+        rest = {i: mask for i, mask in zip(prior.ids, prior.masks, strict=True) if i not in given}
         if rest:
-            self._bank.write(self._reader.write(features, frame, rest, pinned=False))
+            self._reader.write(keys, self._bank, frame, rest, pinned=False)
 
     def forget(self, object_id: int) -> None:
         if object_id not in self._ids:
@@ -144,3 +117,19 @@ class PropagateTracker:
 
 def no_objects(image: Image) -> ObjectMasks:
     return ObjectMasks((), np.zeros(image.shape[:2], np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
+
+
+def impose(found: ObjectMasks, given: dict[int, Mask]) -> ObjectMasks:
+    """What was found, with the given masks in place of it."""
+    ids = tuple(sorted({*found.ids, *given}))
+    labels = found.labels.astype(label_dtype(ids))
+    for object_id, mask in given.items():
+        labels[(labels == object_id) & ~mask] = 0
+        labels[mask] = object_id
+    scores, lost = dict(zip(found.ids, found.scores, strict=True)), dict(zip(found.ids, found.lost, strict=True))
+    return ObjectMasks(
+        ids,
+        labels,
+        np.array([1.0 if i in given else scores[i] for i in ids], np.float32),
+        np.array([False if i in given else lost[i] for i in ids], bool),
+    )

@@ -1,18 +1,20 @@
 """Label propagation on dense keys: a cell takes the labels of the remembered cells that look most like it.
 
-Coarse to fine. Stride-16 keys pick a few cells in every remembered frame (for recent frames inside a circular window;
-for pinned frames anywhere); stride-8 keys then compare only inside the cells that were picked, and the best ``top_k``
-of all frames vote with softmax weights. The dense part of a tracker stands behind `DenseReader`, so that a learned
-reader can take its place.
+Coarse to fine, so that the reach is that of the whole frame and the borders are those of stride 4:
+
+    stride 16   picks a few cells in every remembered frame: inside a circular window for recent frames, anywhere for
+                pinned ones
+    stride 8    compares only inside the picked cells; the best ``top_k`` of all frames vote with softmax weights
+    stride 4    where the vote is undecided or a border passes, compares inside the ``top_k`` cells of the level above
+
+Jabri et al. (arXiv:2006.14613) describe the single-level form; the features here are those of an ImageNet classifier.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,51 +22,35 @@ from torch import Tensor
 from seem_core.backbones.efficientnet_lite import load_lite0, normalise
 from seem_core.features import Features
 from trackers.base import Image
+from trackers.dense import Keys, Prior, pack, to_cells, to_maps
 from trackers.memory_bank import Entry, MemoryBank
-
-
-@dataclass(frozen=True, eq=False)
-class Prior:
-    """What memory says of one frame: for each of ``ids`` a (h, w) probability at the stride of the keys."""
-
-    ids: tuple[int, ...]
-    masks: Tensor  # (N, h, w) in 0..1
-
-
-class DenseReader(Protocol):
-    """The dense part of a tracker: encode keys, write a mask, read a prior."""
-
-    def encode(self, image: Image) -> Features:
-        """Encode an (H, W, 3) uint8 RGB image."""
-        ...
-
-    def write(self, features: Features, frame: int, masks: dict[int, Tensor], pinned: bool) -> Entry:
-        """Make a memory entry from (h, w) soft masks in 0..1, one per object."""
-        ...
-
-    def read(self, features: Features, bank: MemoryBank, frame: int) -> Prior:
-        """Where the objects of the bank are on this frame."""
-        ...
 
 
 @dataclass(frozen=True)
 class PropagationConfig:
     """Numbers of label propagation; lengths are in coarse cells (stride 16 of the encoded image).
 
-    pixels      area of the encoded image (the source is resized to about that, sides multiples of 16)
-    taps        blocks of Lite0 whose normalised outputs are concatenated to keys
-    window      radius of the circular window for recent frames
+    pixels       area of the encoded image (the source is resized to about that, sides multiples of 16)
+    taps         blocks of Lite0 whose outputs become keys, at strides 4, 8 and 16
+    channels     of coarse and fine keys, of finest keys: principal components of the first frame
+    window       radius of the circular window for recent frames
     cells_recent, cells_pinned   coarse cells picked per remembered frame
     top_k, temperature           how many fine cells vote, and how sharply
+    border       cells whose 3 x 3 neighbourhood reaches from below ``border`` to above ``1 - border`` are refined
+    faint        an object whose best cell stays below is taken for lost
     """
 
     pixels: int = 480 * 864
-    taps: tuple[int, ...] = (4, 10)
+    taps: tuple[int, int, int] = (2, 4, 10)
+    channels: tuple[int, int] = (64, 64)
     window: float = 7.0
     cells_recent: int = 4
     cells_pinned: int = 8
     top_k: int = 10
-    temperature: float = 0.07
+    temperature: float = 0.1
+    temperature_finest: float = 0.07
+    border: float = 0.1
+    faint: float = 0.2
 
 
 class LabelPropagation:
@@ -73,101 +59,181 @@ class LabelPropagation:
     def __init__(self, config: PropagationConfig | None = None, device: str | torch.device = "cpu") -> None:
         self.config = config or PropagationConfig()
         self.device = torch.device(device)
-        self._dtype = _fast_dtype(self.device)
+        self._dtype = fast_dtype(self.device)
         net = load_lite0(blocks=self.config.taps[-1] + 1).fold()
-        self._net = net.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = net.to(device=self.device, dtype=self._dtype)
+        for module in self._net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
         height, width = encoded_size(image.shape[0], image.shape[1], self.config.pixels)
         shrinks = height * width < image.shape[0] * image.shape[1]
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        x = torch.from_numpy(resized).to(self.device)
-        x = normalise(x.permute(2, 0, 1)[None].to(self._dtype)).contiguous(memory_format=torch.channels_last)
-        size = (height // 8, width // 8)
-        maps = []
-        for level in self._net.features(x, self.config.taps):
-            level = F.normalize(level.float(), dim=1)
-            if level.shape[-2:] != size:
-                level = F.interpolate(level, size=size, mode="bilinear")
-            maps.append(level)
-        keys = F.normalize(torch.cat(maps, 1), dim=1)[0]
-        return Features(keys, 8, height, width, image.shape[0], image.shape[1])
+        x = torch.from_numpy(resized).to(self.device)[None].permute(0, 3, 1, 2)  # (1, 3, H, W), channels last
+        shallow, middle, deep = self._net.features(normalise(x.to(self._dtype)), self.config.taps)
+        deep = F.interpolate(F.normalize(deep.float(), dim=1), size=middle.shape[-2:], mode="bilinear")
+        keys = F.normalize(torch.cat([F.normalize(middle.float(), dim=1), deep], 1), dim=1)[0]
+        return Features(keys, 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
 
     @torch.inference_mode()
-    def write(self, features: Features, frame: int, masks: dict[int, Tensor], pinned: bool) -> Entry:
-        values = {i: pack(mask[None])[..., 0].contiguous() for i, mask in masks.items()}
-        return Entry(frame, self._keys(features), values, pinned)
-
-    def _keys(self, features: Features) -> tuple[Tensor, Tensor]:
-        """((L, C) coarse, (L, 4 C) fine) keys of L coarse cells."""
-        coarse = F.normalize(F.avg_pool2d(features.keys[None], 2), dim=1)[0].flatten(1).T
-        return coarse.to(self._dtype).contiguous(), pack(features.keys).flatten(1).to(self._dtype)
+    def keys(self, features: Features, bank: MemoryBank) -> Keys:
+        h, w = features.keys.shape[1:]
+        if not bank.space:
+            bank.space = principal_components(features.keys.flatten(1), self.config.channels[0])
+        mean, basis = bank.space[:2]
+        keys = ((features.keys.flatten(1).T - mean) @ basis).T.view(-1, h, w)
+        keys = F.normalize(keys, dim=0)
+        coarse = F.normalize(F.avg_pool2d(keys[None], 2), dim=1)[0].flatten(1).T
+        shallow = F.normalize(features.levels[0].float(), dim=0)
+        finest = torch.cat([shallow, F.interpolate(keys[None], size=shallow.shape[1:], mode="bilinear")[0]])
+        if len(bank.space) == 2:
+            bank.space += principal_components(finest.flatten(1), self.config.channels[1])
+        mean, basis = bank.space[2:]
+        finest = F.normalize((finest.flatten(1).T - mean) @ basis, dim=1).T.reshape(-1, 2 * h, 2 * w)
+        children = pack(pack(finest).view(h, w, -1).permute(2, 0, 1)).flatten(0, 1)
+        return Keys(
+            coarse.to(self._dtype).contiguous(),
+            pack(keys).flatten(1).to(self._dtype),
+            children.to(self._dtype),
+            h // 2,
+            w // 2,
+        )
 
     @torch.inference_mode()
-    def read(self, features: Features, bank: MemoryBank, frame: int) -> Prior:
-        config, ids = self.config, bank.ids
-        h, w = features.height // 16, features.width // 16
-        coarse, fine = self._keys(features)
-        outside = outside_window(h, w, config.window, self.device)
-        picked: list[Tensor] = []
+    def write(self, keys: Keys, bank: MemoryBank, frame: int, masks: dict[int, Tensor], pinned: bool) -> None:
+        values = {i: to_cells(mask[None].to(self.device)).view(-1, 4) for i, mask in masks.items()}
+        bank.write(Entry(frame, keys.tensors, values, pinned))
+
+    @torch.inference_mode()
+    def read(self, keys: Keys, bank: MemoryBank) -> Prior:
+        ids, cells = bank.ids, keys.height * keys.width
+        memory = _Memory.of(bank, ids)
+        picked = self._pick(keys, bank)
+        rows = memory.touched(picked).nonzero()[:, 0]  # elsewhere every candidate is background
+        masks = torch.zeros(len(ids), 4 * cells, device=self.device)
+        if len(rows) == 0:
+            return Prior(ids, to_maps(masks.repeat_interleave(4, 1), keys.height, keys.width))
+        weights, voters = self._vote(keys, bank, [index[rows] for index in picked], rows)
+        masks.view(len(ids), cells, 4)[:, rows] = memory.labels(weights, voters)
+        top = masks.amax(1, keepdim=True)
+        gain = torch.where(top > self.config.faint, 1 / top, 0.0)
+        return Prior(ids, self._refine(keys, bank, memory, masks * gain, gain, rows, voters))
+
+    def _pick(self, keys: Keys, bank: MemoryBank) -> list[Tensor]:
+        """For every entry the (L, k) coarse cells most like each cell of this frame."""
+        outside = outside_window(keys.height, keys.width, self.config.window, self.device)
+        picked = []
         for entry in bank.entries:
-            affinity = coarse @ entry.keys[0].T  # (L, L)
+            affinity = keys.coarse @ entry.keys[0].T  # (L, L)
             if not entry.pinned:
                 affinity = affinity.masked_fill(outside, -2.0)
-            k = config.cells_pinned if entry.pinned else config.cells_recent
-            picked.append(affinity.topk(min(k, h * w), dim=1, sorted=False).indices)  # (L, k)
-        # cells whose candidates are all background stay background: only the others go on
-        active = torch.zeros(h * w, dtype=torch.bool, device=self.device)
-        for entry, index in zip(bank.entries, picked, strict=True):
-            touched = torch.stack([v.amax(1) > 0 for v in entry.values.values()]).any(0)  # (L,)
-            active |= touched[index].any(1)
-        rows = active.nonzero()[:, 0]
-        masks = torch.zeros(len(ids), h * w, 4, device=self.device)
-        if len(rows):
-            masks[:, rows] = self._vote(fine[rows], bank, [index[rows] for index in picked], ids)
-        return Prior(ids, unpack(masks[..., None], h, w)[..., 0])
+            k = self.config.cells_pinned if entry.pinned else self.config.cells_recent
+            picked.append(affinity.topk(min(k, affinity.shape[1]), dim=1, sorted=False).indices)
+        return picked
 
-    def _vote(self, fine: Tensor, bank: MemoryBank, picked: list[Tensor], ids: tuple[int, ...]) -> Tensor:
-        """fine: (R, 4 C) keys of the rows that go on, picked: per entry (R, k) coarse cells. Returns (N, R, 4)."""
-        rows, channels = fine.shape[0], fine.shape[1] // 4
-        query = fine.view(rows, 4, channels)
-        affinity = []
-        for entry, index in zip(bank.entries, picked, strict=True):
-            keys = entry.keys[1][index.flatten()].view(rows, -1, channels)  # (R, 4 k, C)
-            affinity.append(query @ keys.transpose(1, 2))
-        best = torch.cat(affinity, 2).float().topk(self.config.top_k, dim=2)  # (R, 4, K)
-        weights = (best.values / self.config.temperature).softmax(2)
-        masks = torch.empty(len(ids), rows, 4, device=self.device)
-        for n, object_id in enumerate(ids):
-            labels, known = [], []
-            for entry, index in zip(bank.entries, picked, strict=True):
-                value = entry.values.get(object_id)
-                shape = (rows, 1, index.shape[1] * 4)
-                labels.append(fine.new_zeros(shape, dtype=torch.float32) if value is None else value[index].view(shape))
-                known.append(fine.new_full(shape, float(value is not None), dtype=torch.float32))
-            label = torch.cat(labels, 2).expand(-1, 4, -1).gather(2, best.indices)
-            seen = torch.cat(known, 2).expand(-1, 4, -1).gather(2, best.indices)
-            masks[n] = (weights * label).sum(2) / (weights * seen).sum(2).clamp(min=1e-6)
-        return masks
+    def _vote(self, keys: Keys, bank: MemoryBank, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and voters (entry x 4 L + fine cell) of the fine cells in ``rows``, both (R, 4, K)."""
+        r, cells = len(rows), keys.fine.shape[0]
+        query = keys.fine[rows].view(r, 4, -1)
+        children = torch.arange(4, device=self.device)
+        affinity, voters = [], []
+        for e, (entry, index) in enumerate(zip(bank.entries, picked, strict=True)):
+            candidates = entry.keys[1][index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
+            affinity.append(query @ candidates.transpose(1, 2))
+            voters.append(((index[..., None] + e * cells) * 4 + children).flatten(1))
+        best = torch.cat(affinity, 2).topk(self.config.top_k, dim=2, sorted=False)
+        weights = (best.values.float() / self.config.temperature).softmax(2)
+        return weights, torch.cat(voters, 1)[:, None].expand(-1, 4, -1).gather(2, best.indices)
+
+    def _refine(
+        self, keys: Keys, bank: MemoryBank, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor
+    ) -> Tensor:
+        """Fine (N, 4 L) probabilities -> (N, 4 h, 4 w): borders voted on again at the finest level."""
+        h, w = keys.height, keys.width
+        n = len(masks)
+        maps = masks.view(n, h, w, 2, 2).permute(0, 1, 3, 2, 4).reshape(n, 2 * h, 2 * w)
+        high, low = F.max_pool2d(maps, 3, 1, 1), -F.max_pool2d(-maps, 3, 1, 1)
+        border = ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
+        finest = to_cells(F.interpolate(maps[None], scale_factor=2, mode="bilinear")[0]).view(n, -1, 4)
+        at = border.view(h, 2, w, 2).permute(0, 2, 1, 3).reshape(-1, 4)[rows].flatten().nonzero()[:, 0]
+        if len(at):
+            cell = (rows[:, None] * 4 + torch.arange(4, device=self.device)).flatten()[at]
+            parents = voters.flatten(0, 1)[at]  # (B, K)
+            query = keys.finest[cell].view(len(at), 4, -1)
+            candidates = gather_entries([entry.keys[2] for entry in bank.entries], parents)
+            affinity = query @ candidates.view(len(at), -1, query.shape[2]).transpose(1, 2)  # (B, 4, 4 K)
+            best = affinity.topk(self.config.top_k, dim=2, sorted=False)
+            weights = (best.values.float() / self.config.temperature_finest).softmax(2)
+            children = (parents[..., None] * 4 + torch.arange(4, device=self.device)).flatten(1)
+            finest[:, cell] = (
+                memory.labels_finest(weights, children[:, None].expand(-1, 4, -1).gather(2, best.indices))
+                * gain[..., None]
+            )
+        return to_maps(finest.flatten(1).clamp(0, 1), h, w)
+
+
+@dataclass(frozen=True, eq=False)
+class _Memory:
+    """The values of a bank side by side. values: (N, E, 4 L, 4); known: (N, E), 0 where an entry says nothing."""
+
+    values: Tensor
+    known: Tensor
+
+    @staticmethod
+    def of(bank: MemoryBank, ids: tuple[int, ...]) -> _Memory:
+        some = next(iter(bank.entries[0].values.values()))
+        nothing = torch.zeros_like(some)
+        values = torch.stack([torch.stack([e.values.get(i, nothing) for e in bank.entries]) for i in ids])
+        known = torch.tensor([[float(i in e.values) for e in bank.entries] for i in ids], device=some.device)
+        return _Memory(values, known)
+
+    def touched(self, picked: list[Tensor]) -> Tensor:
+        """(L,) bool: whether any picked cell carries any object."""
+        cells = (self.values.amax((0, 3)) > 0).view(self.values.shape[1], -1, 4).any(2)  # (E, L)
+        return torch.stack([cells[e][index].any(1) for e, index in enumerate(picked)]).any(0)
+
+    def labels(self, weights: Tensor, voters: Tensor) -> Tensor:
+        """(N, ...) labels by weighted vote of fine cells; weights, voters: (..., K)."""
+        return self._voted(self.values.mean(3).flatten(1), weights, voters)
+
+    def labels_finest(self, weights: Tensor, voters: Tensor) -> Tensor:
+        return self._voted(self.values.flatten(1), weights, voters)
+
+    def _voted(self, values: Tensor, weights: Tensor, voters: Tensor) -> Tensor:
+        masks = torch.stack([(weights * v[voters]).sum(-1) for v in values])
+        if bool((self.known == 1).all()):
+            return masks
+        entry = voters // (values.shape[1] // self.known.shape[1])
+        seen = torch.stack([(weights * k[entry]).sum(-1) for k in self.known])
+        return masks / seen.clamp(min=1e-6)
+
+
+def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
+    """Rows ``index`` of the concatenation of ``tensors`` (all (M, C)), without concatenating them."""
+    flat, size = index.flatten(), len(tensors[0])
+    out = tensors[0].new_empty(len(flat), tensors[0].shape[1])
+    for e, tensor in enumerate(tensors):
+        here = ((flat >= e * size) & (flat < (e + 1) * size)).nonzero()[:, 0]
+        out[here] = tensor[flat[here] - e * size]
+    return out
+
+
+def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and basis (C, channels) of (C, M) samples; signs fixed, so that the result is reproducible."""
+    x = samples.T
+    mean = x.mean(0)
+    covariance = (x - mean).T @ (x - mean) / len(x)
+    basis = torch.linalg.eigh(covariance.cpu().double()).eigenvectors[:, -channels:].flip(1)
+    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+    return mean, basis.to(samples)
 
 
 def encoded_size(height: int, width: int, pixels: int) -> tuple[int, int]:
     """Size near ``pixels`` with the aspect of (height, width), sides multiples of 16, at least 32."""
     scale = (pixels / (height * width)) ** 0.5
     return max(32, round(height * scale / 16) * 16), max(32, round(width * scale / 16) * 16)
-
-
-def pack(maps: Tensor) -> Tensor:
-    """(C, 2 h, 2 w) -> (h w, 4, C): the four fine cells of every coarse cell side by side."""
-    c, h, w = maps.shape
-    return maps.view(c, h // 2, 2, w // 2, 2).permute(1, 3, 2, 4, 0).reshape(h * w // 4, 4, c)
-
-
-def unpack(cells: Tensor, h: int, w: int) -> Tensor:
-    """(N, h w, 4, C) -> (N, 2 h, 2 w, C), the inverse of `pack` for N maps."""
-    n, _, _, c = cells.shape
-    return cells.view(n, h, w, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c)
 
 
 def outside_window(h: int, w: int, radius: float, device: torch.device) -> Tensor:
@@ -177,13 +243,9 @@ def outside_window(h: int, w: int, radius: float, device: torch.device) -> Tenso
     return (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
 
 
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where matrix units take it, else float32."""
-    if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
-    return torch.float32
-
-
-def shrink_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Share of mask in every cell: (H, W) bool -> (height, width) float32 in 0..1."""
-    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on processors with matrix units for it, float16 on CUDA, else float32."""
+    if device.type == "cuda":
+        return torch.float16
+    amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if amx else torch.float32
