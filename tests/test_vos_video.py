@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import struct
 import subprocess
@@ -10,16 +11,20 @@ import sys
 import tracemalloc
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.audio.stream import AudioStream
 from numbered_clips import number_of, numbered, write_numbered
+from PIL import Image
 from support import require
 
 from seem_core.errors import MissingExtraError, VideoError
@@ -28,7 +33,7 @@ from vos.container import reading
 from vos.frames import Frame, VideoSource
 from vos.prefetch import prefetch
 from vos.video import PyavVideo, open_video, ranges
-from vos.video_index import _vp8_is_shown, _vp9_is_shown
+from vos.video_index import _vp8_is_shown, _vp9_is_shown, build_index
 
 COUNT = 60
 GOPS = {"g": "12", "bf": "3", "x264-params": "scenecut=0"}
@@ -402,6 +407,10 @@ def test_broken_packets_leave_gaps_and_masks_do_not_slip(tmp_path: Path, threads
         source[8]
     assert number_of(source[10].image) == 10
 
+    with closing(video_decoder.VideoDecoder(source.info.path, build_index(source.info.path))) as decoder:
+        assert decoder.read(7) is None
+        assert len(decoder._ready) <= 4  # it does not wait for a lost frame to the end of the file
+
 
 @pytest.mark.parametrize("broken", [13, 20, 24])
 def test_damage_within_a_group_of_pictures_stays_there(tmp_path: Path, broken: int) -> None:
@@ -470,6 +479,30 @@ def write_audio(path: Path) -> Path:
         sound.setframerate(8000)
         sound.writeframes(bytes(16000))
     return path
+
+
+def write_music_with_cover(path: Path) -> Path:
+    """An MP3 file with a picture in an ID3v2.3 tag, which FFmpeg presents as a video stream of one frame."""
+    sound, cover = io.BytesIO(), io.BytesIO()
+    with av.open(sound, "w", format="mp3") as container:
+        stream = cast(AudioStream, container.add_stream("libmp3lame", rate=8000, layout="mono"))
+        for number in range(10):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16p", layout="mono")
+            frame.rate, frame.pts = 8000, number * 1152
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    Image.new("RGB", (32, 32), (200, 0, 0)).save(cover, "PNG")
+    body = b"\0image/png\0\x03\0" + cover.getvalue()
+    picture = b"APIC" + struct.pack(">I", len(body)) + b"\0\0" + body
+    size = bytes(len(picture) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + size + picture + sound.getvalue())
+    return path
+
+
+def test_cover_art_is_no_video(tmp_path: Path) -> None:
+    require(_has_encoder("libmp3lame"), "this FFmpeg has no encoder libmp3lame")
+    with pytest.raises(VideoError, match="audio only"):
+        open_video(write_music_with_cover(tmp_path / "music.mp3"))
 
 
 def test_refused_files(tmp_path: Path) -> None:
