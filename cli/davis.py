@@ -153,7 +153,8 @@ def _table(runs: Sequence[TrackerRun]) -> Iterator[str]:
         for run in runs
         for s in (run.scores,)
     ]
-    rows.append((f"mean of {len(runs[0].scores.objects)} objects", means))
+    count = len(runs[0].scores.objects)
+    rows.append((f"mean of {count} object{'s' * (count != 1)}", means))
     rows.append(("peak memory", [("", "", "", _bytes(run.peak.resident)) for run in runs]))
     if any(run.peak.device is not None for run in runs):
         rows.append(("peak device memory", [("", "", "", _bytes(run.peak.device)) for run in runs]))

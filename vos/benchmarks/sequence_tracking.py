@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from seem_core.errors import DatasetError, OutputError
@@ -64,7 +66,6 @@ def track_sequences(send: Callable[[int], None], request: TrackingRequest) -> tu
 
     Raises DatasetError for a sequence without objects, or with images that do not fit its masks.
     """
-    set_threads(request.threads)
     return tuple(_track_sequence(sequence, send, request) for sequence in request.sequences)
 
 
@@ -77,6 +78,7 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
     tracker = request.build(request.tracker, request.device)
+    _limit_threads(request.threads)
     began = time.perf_counter()
     for path in images:
         image = read_image(path)
@@ -89,6 +91,14 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
         write_labels(folder / f"{path.stem}.png", tracker.step(image, given).labels)
         send(1)
     return SequenceTime(sequence.name, len(images), time.perf_counter() - began)
+
+
+def _limit_threads(threads: int | None) -> None:
+    """As `vos.device.set_threads`, without loading torch, and its memory, for a tracker that does without."""
+    if threads is None or "torch" in sys.modules:
+        set_threads(threads)
+    else:
+        cv2.setNumThreads(threads)
 
 
 def sequence_images(sequence: AnnotatedSequence) -> list[Path]:
