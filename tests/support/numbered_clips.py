@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -12,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
 
+from vos.frames import Frame
+
+COUNT = 60  # frames of a usual clip
+GOPS = {"g": "12", "bf": "3", "x264-params": "scenecut=0"}  # closed groups of 12 pictures with B-frames
 BITS = 12  # numbers 0..4095, in two rows of six blocks
 
 
@@ -61,3 +65,29 @@ def write_numbered(
         if stream is not None:
             container.mux(stream.encode(None))
     return path
+
+
+def rewrite_packets(path: Path, out: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Copy the packets of a video to another container; ``change`` gets place and bytes of each."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for place, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            changed = av.Packet(change(place, bytes(packet)))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, copy
+            target.mux(changed)
+    return out
+
+
+def has_encoder(name: str) -> bool:
+    try:
+        av.Codec(name, "w")
+    except ValueError:  # PyAV's UnknownCodecError is one
+        return False
+    return True
+
+
+def assert_same(a: Frame, b: Frame) -> None:
+    assert (a.index, a.seconds, a.name) == (b.index, b.seconds, b.name)
+    np.testing.assert_array_equal(a.image, b.image)
