@@ -44,7 +44,7 @@ def training(task: ReaderTask, stage: Stage, steps: int, layout: str) -> str:
     speed, peak = stage.clips * stage.frames / seconds, torch.cuda.max_memory_allocated() / 2**30
     return (
         f"train {stage.size}px {stage.clips}x{stage.frames} {layout}: {speed:.0f} frames/s, {seconds:.3f} s/step,"
-        f" clips {data / steps / seconds:.0%}, peak {peak:.1f} GiB, loss {float(loss):.3f}"
+        f" clips {data / steps / seconds:.0%}, peak {peak:.1f} GiB, loss {float(loss.detach()):.3f}"
     )
 
 

@@ -256,9 +256,12 @@ class Trainer:
         with torch.no_grad():
             for kept, value in zip(self.ema, ema, strict=True):
                 kept.copy_(value)
-        for parameter, moment in zip(self.parameters, moments, strict=True):
-            if moment:
-                self.optimizer.state[parameter] = {k: v.to(self.device) for k, v in moment.items()}
+            for parameter, moment in zip(self.parameters, moments, strict=True):
+                if moment:  # in the parameter's memory layout: the fused update walks through both side by side
+                    self.optimizer.state[parameter] = {
+                        k: v.to(self.device) if v.ndim == 0 else torch.empty_like(parameter).copy_(v)
+                        for k, v in moment.items()
+                    }
 
 
 def _share(events: list[tuple[Any, Any, Any]]) -> float:
