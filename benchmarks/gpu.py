@@ -6,6 +6,7 @@ python benchmarks/gpu.py PACK WEIGHTS [--steps 8]
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from seem_core.reader_weights import load_reader
 from seem_core.training.loop import Stage
 from seem_core.training.pack import Pack
 from seem_core.training.reader_task import LAYOUTS, ReaderTask
-from seem_core.training.train_reader import GPU_STAGES, parse_stages
+from seem_core.training.train_reader import GPU_STAGES, TUNED_ALGORITHMS, parse_stages
 
 
 def training(task: ReaderTask, stage: Stage, steps: int, layout: str) -> str:
@@ -27,11 +28,12 @@ def training(task: ReaderTask, stage: Stage, steps: int, layout: str) -> str:
     task.use_layout(layout)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    data = 0.0
+    data, first = 0.0, time.perf_counter()
     for i in range(steps + 3):
         if i == 3:
             torch.cuda.synchronize()
             began, data = time.perf_counter(), 0.0
+            first = began - first
         before = time.perf_counter()
         batch = task.batch(0, i, stage)
         torch.cuda.synchronize()
@@ -44,7 +46,8 @@ def training(task: ReaderTask, stage: Stage, steps: int, layout: str) -> str:
     speed, peak = stage.clips * stage.frames / seconds, torch.cuda.max_memory_allocated() / 2**30
     return (
         f"train {stage.size}px {stage.clips}x{stage.frames} {layout}: {speed:.0f} frames/s, {seconds:.3f} s/step,"
-        f" clips {data / steps / seconds:.0%}, peak {peak:.1f} GiB, loss {float(loss.detach()):.3f}"
+        f" clips {data / steps / seconds:.0%}, first 3 steps {first:.1f} s, peak {peak:.1f} GiB,"
+        f" loss {float(loss.detach()):.3f}"
     )
 
 
@@ -57,7 +60,7 @@ def profile(task: ReaderTask, stage: Stage) -> str:
         loss, _ = task.loss(task.batch(0, 0, stage), 0, 0, 0.5)
         torch.autograd.backward(loss)
         torch.cuda.synchronize()
-    return found.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=60)
+    return found.key_averages().table(sort_by="self_device_time_total", row_limit=25, max_name_column_width=60)
 
 
 def tracking(weights: Path, objects: int, frames: int = 60) -> str:
@@ -83,23 +86,28 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--stage", action="append", help="UNTIL:SIZE:CLIPS:FRAMES; may be repeated")
+    parser.add_argument("--tune", choices=("off", "on", "both"), default="both", help="cuDNN times its algorithms")
+    parser.add_argument("--layout", action="append", choices=LAYOUTS)
     parser.add_argument("--profile", action="store_true", help="list the costliest operators of the first stage")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     began = time.perf_counter()
     stages = parse_stages(options.stage) or GPU_STAGES
+    tunes = {"off": (False,), "on": (True,), "both": (False, True)}[options.tune]
+    torch.backends.cudnn.benchmark_limit = TUNED_ALGORITHMS
     device = torch.device("cuda")
     task = ReaderTask(load_reader(options.weights), Pack(options.pack), device, workers=8, precision=torch.bfloat16)
     print(f"{torch.cuda.get_device_name()}: pack decoded in {time.perf_counter() - began:.1f} s", flush=True)
     try:
-        for stage in stages:
-            for layout in LAYOUTS:
-                try:
-                    print(training(task, stage, options.steps, layout), flush=True)
-                except torch.OutOfMemoryError:
-                    print(f"train {stage}: out of memory", flush=True)
+        for stage, layout, tune in itertools.product(stages, options.layout or LAYOUTS, tunes):
+            torch.backends.cudnn.benchmark = tune
+            try:
+                line = training(task, stage, options.steps, layout)
+            except torch.OutOfMemoryError:
+                line = f"train {stage}: out of memory"
+            print(f"{line}{', tuned' if tune else ''}", flush=True)
         if options.profile:
             task.use_layout("channels_last")
             print(profile(task, stages[0]), flush=True)

@@ -76,7 +76,7 @@ def test_loss_falls_on_one_batch(small_pack: Pack, first_weights: Path) -> None:
         loss.backward()
         optimizer.step()
         seen.append(float(loss.detach()))
-    assert seen[-1] < 0.5 * seen[0], seen
+    assert seen[-1] < 0.7 * seen[0], seen
 
 
 def test_weights_come_out_trained_and_the_frozen_part_untouched(

@@ -211,7 +211,7 @@ def _masks(found: _Found, height: int, width: int) -> ObjectMasks:
     if not found.ids:
         return ObjectMasks((), np.zeros((height, width), np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
     maps = torch.cat([torch.zeros_like(found.logits[:1]), found.logits])  # the background's logit is 0
-    labels = label_map(maps, found.ids, height, width)
+    labels = label_map(maps.float().cpu().numpy(), found.ids, height, width)
     there = np.isin(np.array(found.ids), np.unique(labels))
     scores = (found.presence * found.quality).cpu().numpy().astype(np.float32)
     return ObjectMasks(found.ids, labels, scores, ~there)
@@ -220,7 +220,7 @@ def _masks(found: _Found, height: int, width: int) -> ObjectMasks:
 def _impose(masks: ObjectMasks, given: Mapping[int, Mask]) -> ObjectMasks:
     """``masks`` with the given ones in place."""
     ids = tuple(sorted({*masks.ids, *given}))
-    labels: Labels = masks.labels.astype(label_dtype(ids))
+    labels: Labels = masks.labels.astype(label_dtype(ids), copy=True)  # type: ignore[assignment]
     for object_id, mask in given.items():
         labels[(labels == object_id) & ~mask] = 0
         labels[mask] = object_id

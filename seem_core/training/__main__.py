@@ -63,7 +63,7 @@ def _init(options: argparse.Namespace) -> int:
 
     torch.manual_seed(options.seed)
     model = ReaderConfig().build().pretrained_trunk()
-    save_reader(model.state_dict(), model.config, options.out, facts={"trained": "backbone"})
+    save_reader(model.state_dict(), model.config, options.out, facts={"trained": "backbone"}, half=True)
     print(f"wrote {options.out}")
     return 0
 

@@ -40,7 +40,7 @@ class ClipConfig:
     max_gap       most packed frames between two frames of a real clip
     """
 
-    real: float = 0.5
+    real: float = 0.4
     objects: int = 2
     max_gap: int = 3
     still_speed: float = 0.03

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # sizes for one large GPU and for a CPU; the last stage is near the size at which the reader is used
 GPU_STAGES = (Stage(0.35, 256, 64, 4), Stage(0.75, 384, 40, 6), Stage(1.0, 480, 24, 8))
 CPU_STAGES = (Stage(0.6, 192, 4, 4), Stage(1.0, 256, 3, 5))
+TUNED_ALGORITHMS = 4  # that cuDNN times per convolution; more cost more time at every stage than they save
 RESERVE = 5.0  # seconds that a sitting keeps for its last checkpoint
 
 
@@ -68,6 +69,7 @@ def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark_limit = TUNED_ALGORITHMS
     config = _loop_config(run, device)
     pack = Pack(run.pack)
     task = ReaderTask(_model(run), pack, device, workers=run.workers, precision=_precision(run, device))
