@@ -9,6 +9,7 @@ Places, weights and sums are float32 whatever the precision of the linear layers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from seem_core.pixel_decoder import ConvNorm, PixelFeatures
 from seem_core.positions import sine_positions
 
 Sizes = tuple[tuple[int, int], ...]
+
+QUERIES_PER_BLOCK = 1024
+"""Cells that read at once on a CPU, so that their places and weights stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,12 @@ class DeformableAttention(nn.Module):
         shape = (B, T, self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).view(*shape, 2).float()  # in cells of the level, (x, y)
         weights = self.attention_weights(query).float().view(B, T, self.heads, -1).softmax(dim=-1).view(shape)
-        extent = torch.tensor([(w, h) for h, w in sizes], device=x.device, dtype=torch.float32)[
-            :, None
-        ]  # (levels, 1, 2)
+        extent = torch.tensor([(w, h) for h, w in sizes], device=x.device)[:, None]  # (levels, 1, 2)
         places = centres[None, :, None, None, None] * extent + offsets - 0.5  # cell i has its centre at i
-        values = self.value_proj(x).view(B, T, self.heads, -1)
-        y = sample(values.float(), places, weights, sizes)
+        values = self.value_proj(x).view(B, T, self.heads, -1).float()
+        step = T if x.is_cuda else QUERIES_PER_BLOCK
+        blocks = zip(places.split(step, dim=1), weights.split(step, dim=1), strict=True)
+        y = torch.cat([sample(values, p, w, sizes) for p, w in blocks], dim=1)
         out: Tensor = self.output_proj(y.to(x.dtype))
         return out
 
@@ -70,37 +74,43 @@ def sample(values: Tensor, places: Tensor, weights: Tensor, sizes: Sizes) -> Ten
     points, 2) as (x, y), in cells, 0 at the first centre. weights: (B, T, heads, levels, points).
     """
     B, S, heads, _ = values.shape
-    T = places.shape[1]
-    low = places.floor()
-    x1, y1 = (places - low).unbind(-1)  # share of the right and of the lower neighbour
-    x0, y0 = 1 - x1, 1 - y1
-    low = low.long()
-    widths, heights, starts = _per_level(sizes, places.device)
-    rows, shares = [], []
-    for down, across, share in ((0, 0, y0 * x0), (0, 1, y0 * x1), (1, 0, y1 * x0), (1, 1, y1 * x1)):
-        column, row = low[..., 0] + across, low[..., 1] + down
-        inside = (column >= 0) & (column < widths) & (row >= 0) & (row < heights)
-        cell = starts + row * widths + column
-        rows.append(torch.where(inside, cell, 0))
-        shares.append(torch.where(inside, share * weights, 0.0))
-    # One table of (batch, cell, head) rows; one bag per (batch, cell, head) reads levels x points x 4 of them.
-    index = torch.stack(rows, dim=-1).flatten(3) * heads  # (B, T, heads, 4 * levels * points)
-    index += torch.arange(heads, device=index.device)[:, None]
-    index += torch.arange(B, device=index.device)[:, None, None, None] * (S * heads)
-    bag = F.embedding_bag(
+    points = places.shape[4]
+    table = [(w, h, start) for (h, w), start in zip(sizes, first_cells(sizes), strict=True) for _ in range(points)]
+    # (J,) each, J = levels * points: long rows without inner broadcasting, which is what a CPU is quick at
+    width, height, start = places.new_tensor(table).unbind(1)
+    x, y = places.flatten(3, 4).unbind(-1)  # (B, T, heads, J) each
+    columns, rows = _neighbours(x, width), _neighbours(y, height)
+    share_of_place = weights.flatten(3)
+    rows = [(start + row * width, share * share_of_place) for row, share in rows]
+    # One table of (batch, cell, head) rows; one bag per (batch, query, head) reads 4 * J of them.
+    cell = torch.stack([row + column for row, _ in rows for column, _ in columns], dim=3)  # exact in float32
+    share = torch.stack([by_row * by_column for _, by_row in rows for _, by_column in columns], dim=3)
+    index = cell.flatten(3).int() * heads
+    index += torch.arange(heads, device=index.device, dtype=index.dtype)[:, None]
+    index += torch.arange(B, device=index.device, dtype=index.dtype)[:, None, None, None] * (S * heads)
+    bags = F.embedding_bag(
         index.flatten(0, 2),
         values.reshape(B * S * heads, -1),
         mode="sum",
-        per_sample_weights=torch.stack(shares, dim=-1).flatten(3).flatten(0, 2),
+        per_sample_weights=share.flatten(3).flatten(0, 2),
     )
-    return bag.view(B, T, -1)
+    return bags.view(B, places.shape[1], -1)
 
 
-def _per_level(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Widths, heights and first cells of the levels, each (levels, 1)."""
-    table = torch.tensor([(w, h, h * w) for h, w in sizes], device=device)
-    widths, heights, areas = table.unbind(1)
-    return widths[:, None], heights[:, None], (areas.cumsum(0) - areas)[:, None]
+def _neighbours(place: Tensor, extent: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The two cells around a place on one axis and their shares; one outside 0..extent - 1 is cell 0 with share 0."""
+    low = place.floor()
+    upper = place - low
+    both = []
+    for cell, share in ((low, 1 - upper), (low + 1, upper)):
+        inside = (cell >= 0) & (cell < extent)
+        both.append((torch.where(inside, cell, 0.0), torch.where(inside, share, 0.0)))
+    return both
+
+
+def first_cells(sizes: Sizes) -> list[int]:
+    """Where each level starts among the cells of all levels."""
+    return [0, *accumulate(h * w for h, w in sizes[:-1])]
 
 
 class DeformableLayer(nn.Module):
