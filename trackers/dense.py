@@ -75,6 +75,12 @@ def pack(maps: Tensor) -> Tensor:
     return maps.view(c, h // 2, 2, w // 2, 2).permute(1, 3, 2, 4, 0).reshape(h * w // 4, 4, c)
 
 
+def quadtree_rows(cells: Tensor, h: int, w: int) -> Tensor:
+    """(16 h w, D) cells of a 4 h x 4 w grid, row by row -> (4 h w, 4 D) in quadtree order."""
+    d = cells.shape[1]
+    return cells.view(h, 2, 2, w, 2, 2, d).permute(0, 3, 1, 4, 2, 5, 6).reshape(4 * h * w, 4 * d)
+
+
 def to_cells(masks: Tensor) -> Tensor:
     """(N, 4 h, 4 w) maps -> (N, 16 h w) in quadtree order."""
     n, h, w = masks.shape

@@ -80,9 +80,9 @@ class MemoryBank:
             )
         if entry.pinned:
             self._pinned.append(entry)
-            kept = self._recent[-self.max_recent :]
+            kept = self._recent
         else:
-            kept = self._recent[len(self._recent) + 1 - self.max_recent :] if self.max_recent > 1 else []
+            kept = self._recent[max(0, len(self._recent) + 1 - self.max_recent) :]
         while kept and fixed + sum(e.bytes for e in kept) > self.max_bytes:
             kept = kept[1:]
         self._recent = kept if entry.pinned else [*kept, entry]

@@ -69,12 +69,12 @@ class PropagateTracker:
         if not prior.ids:
             return no_objects(image)
         shares = soft_aggregate(prior.masks)
-        owned = shares.argmax(0) == torch.arange(1, len(shares), device=shares.device)[:, None, None]
+        owned = shares[1:] == shares.amax(0)
         area = owned.sum((1, 2))
-        scores = ((prior.masks * owned).sum((1, 2)) / area.clamp(min=1)).cpu().numpy().astype(np.float32)
-        lost = (area == 0).cpu().numpy()
-        shares[1:][torch.from_numpy(lost)] = 0
-        return ObjectMasks(prior.ids, label_map(shares, prior.ids, height, width), scores, lost)
+        score = (prior.masks * owned).sum((1, 2)) / area.clamp(min=1)
+        shares[1:] *= (area > 0)[:, None, None]
+        scores, lost = score.float().cpu().numpy(), (area == 0).cpu().numpy()
+        return ObjectMasks(prior.ids, label_map(shares.cpu().numpy(), prior.ids, height, width), scores, lost)
 
     def _given(self, image: Image, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
         """Object id -> (H, W) mask of every prompted object; where prompts overlap, the later one has the pixel."""

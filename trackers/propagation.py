@@ -13,6 +13,7 @@ Jabri et al. (arXiv:2006.14613) describe the single-level form; the features her
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from seem_core.backbones.efficientnet_lite import load_lite0, normalise
 from seem_core.features import Features
 from trackers.base import Image
-from trackers.dense import Keys, Prior, pack, to_cells, to_maps
+from trackers.dense import Keys, Prior, pack, quadtree_rows, to_cells, to_maps
 from trackers.memory_bank import Entry, MemoryBank
 
 
@@ -30,7 +31,7 @@ from trackers.memory_bank import Entry, MemoryBank
 class PropagationConfig:
     """Numbers of label propagation; lengths are in coarse cells (stride 16 of the encoded image).
 
-    pixels       area of the encoded image (the source is resized to about that, sides multiples of 16)
+    pixels       area of the encoded image (the source is resized to about that, sides multiples of 32)
     taps         blocks of Lite0 whose outputs become keys, at strides 4, 8 and 16
     channels     of coarse and fine keys, of finest keys: principal components of the first frame
     window       radius of the circular window for recent frames
@@ -61,10 +62,8 @@ class LabelPropagation:
         self.device = torch.device(device)
         self._dtype = fast_dtype(self.device)
         net = load_lite0(blocks=self.config.taps[-1] + 1).fold()
-        self._net = net.to(device=self.device, dtype=self._dtype)
-        for module in self._net.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(device=self.device, dtype=self._dtype)
+        self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
@@ -80,23 +79,21 @@ class LabelPropagation:
     @torch.inference_mode()
     def keys(self, features: Features, bank: MemoryBank) -> Keys:
         h, w = features.keys.shape[1:]
+        cells = features.keys.permute(1, 2, 0).reshape(h * w, -1)  # (8x8-pixel cells, C), row by row
         if not bank.space:
-            bank.space = principal_components(features.keys.flatten(1), self.config.channels[0])
-        mean, basis = bank.space[:2]
-        keys = ((features.keys.flatten(1).T - mean) @ basis).T.view(-1, h, w)
-        keys = F.normalize(keys, dim=0)
-        coarse = F.normalize(F.avg_pool2d(keys[None], 2), dim=1)[0].flatten(1).T
-        shallow = F.normalize(features.levels[0].float(), dim=0)
-        finest = torch.cat([shallow, F.interpolate(keys[None], size=shallow.shape[1:], mode="bilinear")[0]])
+            bank.space = principal_components(cells, self.config.channels[0])
+        fine = F.normalize((cells - bank.space[0]) @ bank.space[1], dim=1).T.view(1, -1, h, w)
+        coarse = F.normalize(F.avg_pool2d(fine, 2)[0].flatten(1).T, dim=1)
+        shallow = F.normalize(features.levels[0].float().permute(1, 2, 0), dim=2)  # (2 h, 2 w, D)
+        upsampled = F.interpolate(fine.contiguous(memory_format=torch.channels_last), scale_factor=2, mode="bilinear")
+        finest = torch.cat([shallow, upsampled[0].permute(1, 2, 0)], 2).flatten(0, 1)
         if len(bank.space) == 2:
-            bank.space += principal_components(finest.flatten(1), self.config.channels[1])
-        mean, basis = bank.space[2:]
-        finest = F.normalize((finest.flatten(1).T - mean) @ basis, dim=1).T.reshape(-1, 2 * h, 2 * w)
-        children = pack(pack(finest).view(h, w, -1).permute(2, 0, 1)).flatten(0, 1)
+            bank.space += principal_components(finest, self.config.channels[1])
+        finest = F.normalize((finest - bank.space[2]) @ bank.space[3], dim=1).to(self._dtype)
         return Keys(
             coarse.to(self._dtype).contiguous(),
-            pack(keys).flatten(1).to(self._dtype),
-            children.to(self._dtype),
+            pack(fine[0].to(self._dtype)).flatten(1),
+            quadtree_rows(finest, h // 2, w // 2),
             h // 2,
             w // 2,
         )
@@ -122,15 +119,22 @@ class LabelPropagation:
         return Prior(ids, self._refine(keys, bank, memory, masks * gain, gain, rows, voters))
 
     def _pick(self, keys: Keys, bank: MemoryBank) -> list[Tensor]:
-        """For every entry the (L, k) coarse cells most like each cell of this frame."""
-        outside = outside_window(keys.height, keys.width, self.config.window, self.device)
+        """For every entry the (L, k) coarse cells most like each cell of this frame.
+
+        Cells are compared in groups of four that lie far apart (a quarter of the frame), and only the best of each
+        group goes on: a search among a quarter of the candidates that loses next to nothing.
+        """
+        cells = keys.height * keys.width
+        window = window_bias(keys.height, keys.width, self.config.window, self.device, self._dtype)
         picked = []
         for entry in bank.entries:
-            affinity = keys.coarse @ entry.keys[0].T  # (L, L)
-            if not entry.pinned:
-                affinity = affinity.masked_fill(outside, -2.0)
+            memory = entry.keys[0].T
+            affinity = keys.coarse @ memory if entry.pinned else torch.addmm(window, keys.coarse, memory)
+            groups = affinity.view(cells, 4, cells // 4)
             k = self.config.cells_pinned if entry.pinned else self.config.cells_recent
-            picked.append(affinity.topk(min(k, affinity.shape[1]), dim=1, sorted=False).indices)
+            best = groups.amax(1).topk(min(k, cells // 4), dim=1, sorted=False).indices  # (L, k)
+            member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
+            picked.append(member * (cells // 4) + best)
         return picked
 
     def _vote(self, keys: Keys, bank: MemoryBank, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,26 +225,27 @@ def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
 
 
 def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and basis (C, channels) of (C, M) samples; signs fixed, so that the result is reproducible."""
-    x = samples.T
-    mean = x.mean(0)
-    covariance = (x - mean).T @ (x - mean) / len(x)
+    """Mean (C,) and basis (C, channels) of (M, C) samples; signs are fixed, so that the result is reproducible."""
+    mean = samples.mean(0)
+    covariance = (samples - mean).T @ (samples - mean) / len(samples)
     basis = torch.linalg.eigh(covariance.cpu().double()).eigenvectors[:, -channels:].flip(1)
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
     return mean, basis.to(samples)
 
 
 def encoded_size(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """Size near ``pixels`` with the aspect of (height, width), sides multiples of 16, at least 32."""
+    """Size near ``pixels`` with the aspect of (height, width), sides multiples of 32."""
     scale = (pixels / (height * width)) ** 0.5
-    return max(32, round(height * scale / 16) * 16), max(32, round(width * scale / 16) * 16)
+    return max(32, round(height * scale / 32) * 32), max(32, round(width * scale / 32) * 32)
 
 
-def outside_window(h: int, w: int, radius: float, device: torch.device) -> Tensor:
-    """(h w, h w) bool: True where two cells are farther apart than ``radius`` cells."""
+@lru_cache(maxsize=2)
+def window_bias(h: int, w: int, radius: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(h w, h w): 0 where two cells are at most ``radius`` cells apart, -4 (less than any cosine) elsewhere."""
     y = torch.arange(h, device=device).repeat_interleave(w)
     x = torch.arange(w, device=device).repeat(h)
-    return (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
+    outside = (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
+    return outside.to(dtype) * -4
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
