@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from seem_core.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from seem_core.errors import PromptError
 from seem_core.image_features import ImageFeatures
+from seem_core.mask_heads import MaskHeads, memory_owners, remembered_area
 from seem_core.positions import sine_positions
 from seem_core.routing import Group, Routing, TokenSpan, attention_mask
 from seem_core.visual_sampler import VisualSampler, VisualTokens, add_views
@@ -220,8 +221,8 @@ class Decoder(nn.Module):
         rows = self._first_rows(prompts, _batch_size(features, prompts))
         levels = self._level_sources(features)
         level_prompts = self._level_prompts(prompts, rows)
-        remembered = [_remembered_area(prompts.previous_mask, self.config.memories, level.size) for level in levels]
-        heads = _MaskHeads(features, [level.size for level in levels], full=earlier)
+        remembered = [remembered_area(prompts.previous_mask, self.config.memories, level.size) for level in levels]
+        heads = MaskHeads(features, [level.size for level in levels], full=earlier)
 
         outputs: list[DecoderOutput] = []
         for i, layer in enumerate(self.layers):
@@ -276,7 +277,7 @@ class Decoder(nn.Module):
         if self.routing.has_query_groups and count:
             runs.append(self._spatial_queries(count, prompts.query_indices))
         if prompts.previous_mask is not None:
-            owners = _memory_owners(self.config.memories, count, self.memory_content.device)
+            owners = memory_owners(self.config.memories, count, self.memory_content.device)
             span = TokenSpan(Group.MEMORY, self.config.memories, objects=owners[None])
             runs.append((span, self.memory_content, self.memory_position))
         for group, words in ((Group.TEXT, prompts.text), (Group.AUDIO, prompts.audio)):
@@ -341,7 +342,7 @@ class Decoder(nn.Module):
         normed: Tensor = self.norm(rows.content[:, : sum(span.length for span in _query_spans(rows))])
         return normed
 
-    def _predict(self, rows: Rows, heads: _MaskHeads, masks: bool) -> DecoderOutput:
+    def _predict(self, rows: Rows, heads: MaskHeads, masks: bool) -> DecoderOutput:
         queries = self._normed_queries(rows)
         embeddings, vectors = self.mask_embedding(queries), queries @ self.class_projection
         spans = _query_spans(rows)
@@ -353,45 +354,6 @@ class Decoder(nn.Module):
             )
         }
         return DecoderOutput(found[Group.OBJECT], found.get(Group.GROUNDING), found.get(Group.SPATIAL))
-
-
-class _MaskHeads:
-    """Mask logits at full size and, for the next layer's attention, at each level's size.
-
-    Resizing is linear, so a level's masks are dot products with resized mask features. With `full` they are resized
-    masks instead, computed in the order of the official code.
-    """
-
-    def __init__(self, features: ImageFeatures, sizes: Sequence[tuple[int, int]], full: bool) -> None:
-        self.features = features.mask_features
-        self.sizes = sizes
-        self.full = features.mask_features.full() if full else None
-        self.resized = [] if full else features.mask_features.resized(sizes)
-
-    def logits(self, embeddings: Tensor) -> Tensor:
-        """(B, Q, C) -> (B, Q, H/4, W/4)."""
-        return self.features.logits(embeddings) if self.full is None else _dot(embeddings, self.full)
-
-    def inside(self, embeddings: Tensor, level: int) -> Tensor:
-        """(B, Q, C) -> (B, Q, cells of the level) bool: where each query may look. No gradient flows through it."""
-        with torch.no_grad():
-            if self.full is None:
-                logits = _dot(embeddings, self.resized[level])
-            else:
-                logits = F.interpolate(
-                    _dot(embeddings, self.full), size=self.sizes[level], mode="bilinear", align_corners=False
-                )
-            return (logits >= 0).flatten(2)
-
-
-def _dot(embeddings: Tensor, feature_map: Tensor) -> Tensor:
-    """(B, Q, C), (F, C, h, w) with F == B or 1 -> (B, Q, h, w)."""
-    flat = feature_map.flatten(2)  # (F, C, h * w)
-    if flat.shape[0] == 1:
-        product = embeddings.flatten(0, 1) @ flat[0]  # one product for all objects
-    else:
-        product = embeddings @ flat
-    return product.view(*embeddings.shape[:2], *feature_map.shape[2:])
 
 
 def _query_spans(rows: Rows) -> list[TokenSpan]:
@@ -421,17 +383,3 @@ def spread_query_indices(count: int, queries: int) -> Tensor:
     Official code draws them at random, anew for every image, so that its result changes from run to run.
     """
     return (11 * torch.arange(count) + 5) % queries
-
-
-def _memory_owners(memories: int, objects: int, device: torch.device) -> Tensor:
-    """(memories,) int64 sorted: the object of each memory token, in equal shares (official code draws lots)."""
-    return torch.arange(memories, device=device) * objects // memories
-
-
-def _remembered_area(previous: Tensor | None, memories: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """At one level, where memory tokens may look: ((B, memories, cells) bool,), or () without a previous mask."""
-    if previous is None:
-        return ()
-    logits = F.interpolate(previous, size=size, mode="bilinear", align_corners=False)
-    owners = _memory_owners(memories, previous.shape[1], previous.device)
-    return ((logits[:, owners] >= 0).flatten(2),)

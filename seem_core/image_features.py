@@ -96,7 +96,7 @@ class MaskFeatures:
         weights = bilinear_mean_weights(cells, (h, w))  # (h, w), sums to one
         # weights shifted by every kernel tap: (k * k, h * w); one pass over the base then serves all taps
         shifted = F.unfold(weights[None, None], k, padding=k // 2)[0].flip(0)
-        taps = self.base[image].flatten(1) @ shifted.T  # (D, k * k)
+        taps = self.base[image].flatten(1) @ shifted.T.to(self.base.dtype)  # (D, k * k)
         return torch.einsum("cdt,dt->c", self.weight.flatten(2), taps) + self.bias
 
 

@@ -191,8 +191,9 @@ def _draw(weights: Tensor, cap: int, generator: torch.Generator) -> Tensor:
 def sample_bilinear(feature_map: Tensor, points: Tensor) -> Tensor:
     """(C, h, w) read at `points`, (n, 2) row and column in 0..1 from the first to the last cell's centre: (n, C)."""
     grid = 2 * points.flip(1) - 1  # x before y
-    read = F.grid_sample(feature_map[None], grid[None, None].to(feature_map.dtype), align_corners=True)  # (1, C, 1, n)
-    return read[0, :, 0].T
+    precise = torch.promote_types(feature_map.dtype, torch.float32)  # half precision cannot tell the cells apart
+    read = F.grid_sample(feature_map[None].to(precise), grid[None, None].to(precise), align_corners=True)
+    return read[0, :, 0].T.to(feature_map.dtype)  # (n, C)
 
 
 def stack_objects(tokens: Sequence[VisualTokens]) -> VisualTokens:

@@ -76,6 +76,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("largest |difference| per golden file and key")
         for line in lines:
             terminalreporter.write_line(line)
+    for title, notes in (
+        ("attention cells within rounding of zero, decided as recorded", seem_fixtures.resolved_ties),
+        ("keys missed in float32 by rounding, met in float64", seem_fixtures.rounded_keys),
+    ):
+        if notes:
+            terminalreporter.section(title)
+            for line in notes:
+                terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

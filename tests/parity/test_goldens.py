@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from seem_fixtures import Golden, load_golden
+from seem_resolution import Miss, misses, remaining_misses
 from seem_scenarios import Bench, forget_models
 from seem_standalone import STANDALONE, Parts
-from torch import Tensor
 
 PENDING = tuple((Path(__file__).parent / "pending.txt").read_text().split())
 """Patterns of keys in golden_misc whose code belongs to training and is not there yet."""
@@ -29,32 +29,35 @@ def test_every_key(golden_path: Path, folders: tuple[Path, ...], path: str) -> N
     golden = load_golden(golden_path)
     if golden.name in STANDALONE:
         if path == "plain":  # there is only one path
-            check_all(golden, Parts(golden, folders).results)
+            pending = PENDING if golden.name == "golden_misc" else ()
+            assert_all(golden, misses(golden, Parts(golden, folders).results), pending)
         return
     bench = Bench(golden, folders, plain=path == "plain")
-    left_out = () if bench.plain else ("panoptic_aux*",)  # what the fast path does not compute at all
-    check_all(golden, bench.recompute_all(), left_out)
+    failures = [miss for scenario in bench.scenarios for miss in remaining_misses(bench, scenario)]
+    assert_all(golden, failures, () if bench.plain else ("panoptic_aux*",))  # which only the plain path computes
 
 
-def check_all(golden: Golden, results: dict[str, Tensor | np.ndarray], left_out: tuple[str, ...] = ()) -> None:
-    """Compare every key of the file; all failures are told at once."""
-    if golden.name == "golden_misc":
-        left_out += PENDING
-    failures = []
-    for key in golden.keys:
-        if any(fnmatch(key, pattern) for pattern in left_out):
-            continue
-        if key not in results:
-            failures.append(f"{golden.name}: nothing here makes {key}")
-            continue
-        try:
-            golden.compare(key, results[key])
-        except AssertionError as error:
-            failures.append(str(error))
-    assert not failures, "\n".join(failures)
+def assert_all(golden: Golden, failures: list[Miss], left_out: tuple[str, ...] = ()) -> None:
+    """Nothing failed, and every key was looked at; all that is wrong is told at once."""
+    messages = [miss.message for miss in failures]
+    unknown = [key for key in golden.unseen if not any(fnmatch(key, pattern) for pattern in left_out)]
+    messages += [f"{golden.name}: nothing here makes {key}" for key in unknown]
+    assert not messages, "\n".join(messages)
 
 
 @pytest.mark.parametrize("key", ["mystery_logits", "stroke_pred_mystery"])
 def test_an_unknown_key_fails(key: str) -> None:
+    golden = Golden("golden_focalt_demo", {key: np.zeros(1)})
+    failures = misses(golden, {"stroke_pred_masks": np.zeros(1)})
     with pytest.raises(AssertionError, match=f"nothing here makes {key}"):
-        check_all(Golden("golden_focalt_demo", {key: np.zeros(1)}), {"stroke_pred_masks": np.zeros(1)})
+        assert_all(golden, failures)
+
+
+def test_a_wrong_value_fails() -> None:
+    golden = Golden("golden_focalt_demo", {"stroke_pred_masks": np.zeros((1, 2, 3, 3), np.float32)})
+    value = np.zeros((1, 2, 3, 3), np.float32)
+    value[0, 1, 2, 2] = 0.01
+    (miss,) = misses(golden, {"stroke_pred_masks": value})
+    assert miss.size == pytest.approx(10.0)  # tolerances
+    with pytest.raises(AssertionError, match="stroke_pred_masks"):
+        assert_all(golden, [miss])

@@ -60,9 +60,10 @@ def find_manifest(configuration: str, folders: tuple[Path, ...]) -> Path:
 
 
 @cache
-def load_model(manifest: Path, config: SeemConfig) -> Seem:
+def load_model(manifest: Path, config: SeemConfig, dtype: torch.dtype) -> Seem:
     """The model as a user would get it from a file with the official names, filled."""
-    model = load_converted(config, convert_state_dict(_filled(manifest), config))
+    weights = {key: value.to(dtype) for key, value in _filled(manifest).items()}
+    model = load_converted(config, convert_state_dict(weights, config))
     assert isinstance(model, Seem)
     return model
 
@@ -84,19 +85,24 @@ class Bench:
     plain: decode in the order of the official code, with every layer's full masks; else the fast path.
     """
 
-    def __init__(self, golden: Golden, folders: tuple[Path, ...], plain: bool) -> None:
+    def __init__(
+        self, golden: Golden, folders: tuple[Path, ...], plain: bool, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.golden = golden
         self.plain = plain
         configuration, self.routing, self.rest = parse_name(golden.name)
         self.sam = configuration.startswith("samvit")
         config = replace(PRESETS[CONFIGURATIONS[configuration]], routing=self.routing)
-        self.model = load_model(find_manifest(configuration, folders), config)
+        self.model = load_model(find_manifest(configuration, folders), config, dtype)
+        self.in_double = lambda: Bench(golden, folders, plain, torch.float64)
+        self.made: dict[Callable[[Bench], Named], tuple[str, ...]] = {}  # keys by scenario, as far as it ran
 
-    def recompute_all(self) -> dict[str, Tensor | np.ndarray]:
-        """Everything that the scenarios of this file make, by key."""
+    @property
+    def scenarios(self) -> list[Callable[[Bench], Named]]:
+        """The scenarios that this file has keys of."""
         whole = FILES_OF_ONE_SCENARIO.get(self.rest)
         asked = [s for pattern, s in SCENARIOS if any(re.match(pattern, key) for key in self.golden.keys)]
-        return {key: value for scenario in ([whole] if whole else asked) for key, value in scenario(self)}
+        return [whole] if whole else asked
 
     # --- inputs ---
 
