@@ -39,6 +39,7 @@ class PropagationConfig:
     top_k, temperature           how many fine cells vote, and how sharply
     border       cells whose 3 x 3 neighbourhood reaches from below ``border`` to above ``1 - border`` are refined
     faint        an object whose best cell stays below is taken for lost
+    tail         probabilities below are written as zero: long faint tails cost time and carry nothing
     """
 
     pixels: int = 480 * 864
@@ -52,6 +53,7 @@ class PropagationConfig:
     temperature_finest: float = 0.07
     border: float = 0.1
     faint: float = 0.2
+    tail: float = 0.02
 
 
 class LabelPropagation:
@@ -100,42 +102,49 @@ class LabelPropagation:
 
     @torch.inference_mode()
     def write(self, keys: Keys, bank: MemoryBank, frame: int, masks: dict[int, Tensor], pinned: bool) -> None:
-        values = {i: to_cells(mask[None].to(self.device)).view(-1, 4) for i, mask in masks.items()}
+        values = {i: to_cells(m[None].to(self.device)).view(-1, 4).half() for i, m in masks.items()}
         bank.write(Entry(frame, keys.tensors, values, pinned))
 
     @torch.inference_mode()
     def read(self, keys: Keys, bank: MemoryBank) -> Prior:
         ids, cells = bank.ids, keys.height * keys.width
         memory = _Memory.of(bank, ids)
-        picked = self._pick(keys, bank)
-        rows = memory.touched(picked).nonzero()[:, 0]  # elsewhere every candidate is background
+        rows, picked = self._pick(keys, bank, memory)
         masks = torch.zeros(len(ids), 4 * cells, device=self.device)
         if len(rows) == 0:
             return Prior(ids, to_maps(masks.repeat_interleave(4, 1), keys.height, keys.width))
-        weights, voters = self._vote(keys, bank, [index[rows] for index in picked], rows)
+        weights, voters = self._vote(keys, bank, picked, rows)
         masks.view(len(ids), cells, 4)[:, rows] = memory.labels(weights, voters)
         top = masks.amax(1, keepdim=True)
         gain = torch.where(top > self.config.faint, 1 / top, 0.0)
-        return Prior(ids, self._refine(keys, bank, memory, masks * gain, gain, rows, voters))
+        refined = self._refine(keys, bank, memory, masks * gain, gain, rows, voters)
+        return Prior(ids, refined * (refined > self.config.tail))
 
-    def _pick(self, keys: Keys, bank: MemoryBank) -> list[Tensor]:
-        """For every entry the (L, k) coarse cells most like each cell of this frame.
-
-        Cells are compared in groups of four that lie far apart (a quarter of the frame), and only the best of each
-        group goes on: a search among a quarter of the candidates that loses next to nothing.
+    def _pick(self, keys: Keys, bank: MemoryBank, memory: _Memory) -> tuple[Tensor, list[Tensor]]:
+        """The R coarse cells of this frame that an object can reach, and for every entry the (R, k) cells most like
+        them. Elsewhere every candidate is background, whatever the affinity.
         """
-        cells = keys.height * keys.width
-        window = window_bias(keys.height, keys.width, self.config.window, self.device, self._dtype)
+        h, w, config = keys.height, keys.width, self.config
+        there = memory.objects()  # (E, L)
+        near = torch.zeros(h * w, dtype=torch.bool, device=self.device)
         picked = []
-        for entry in bank.entries:
-            memory = entry.keys[0].T
-            affinity = keys.coarse @ memory if entry.pinned else torch.addmm(window, keys.coarse, memory)
-            groups = affinity.view(cells, 4, cells // 4)
-            k = self.config.cells_pinned if entry.pinned else self.config.cells_recent
-            best = groups.amax(1).topk(min(k, cells // 4), dim=1, sorted=False).indices  # (L, k)
-            member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
-            picked.append(member * (cells // 4) + best)
-        return picked
+        for e, entry in enumerate(bank.entries):
+            if entry.pinned:
+                picked.append(most_alike(keys.coarse @ entry.keys[0].T, config.cells_pinned))
+                near |= there[e][picked[-1]].any(1)
+        recent = [entry for entry in bank.entries if not entry.pinned]
+        if recent:
+            reach = 2 * int(config.window) + 1
+            seen = there[len(picked) :].any(0).view(1, h, w).float()
+            near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
+        rows = near.nonzero()[:, 0]
+        picked = [index[rows] for index in picked]
+        window = window_bias(h, w, config.window, self.device, self._dtype)[rows]
+        query = keys.coarse[rows]
+        for entry in recent:
+            picked.append(most_alike(torch.addmm(window, query, entry.keys[0].T), config.cells_recent))
+        touched = torch.stack([there[e][index].any(1) for e, index in enumerate(picked)]).any(0)
+        return rows[touched], [index[touched] for index in picked]
 
     def _vote(self, keys: Keys, bank: MemoryBank, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and voters (entry x 4 L + fine cell) of the fine cells in ``rows``, both (R, 4, K)."""
@@ -147,7 +156,8 @@ class LabelPropagation:
             candidates = entry.keys[1][index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
             affinity.append(query @ candidates.transpose(1, 2))
             voters.append(((index[..., None] + e * cells) * 4 + children).flatten(1))
-        best = torch.cat(affinity, 2).topk(self.config.top_k, dim=2, sorted=False)
+        scores = torch.cat(affinity, 2)
+        best = scores.topk(min(self.config.top_k, scores.shape[2]), dim=2, sorted=False)
         weights = (best.values.float() / self.config.temperature).softmax(2)
         return weights, torch.cat(voters, 1)[:, None].expand(-1, 4, -1).gather(2, best.indices)
 
@@ -168,7 +178,7 @@ class LabelPropagation:
             query = keys.finest[cell].view(len(at), 4, -1)
             candidates = gather_entries([entry.keys[2] for entry in bank.entries], parents)
             affinity = query @ candidates.view(len(at), -1, query.shape[2]).transpose(1, 2)  # (B, 4, 4 K)
-            best = affinity.topk(self.config.top_k, dim=2, sorted=False)
+            best = affinity.topk(min(self.config.top_k, affinity.shape[2]), dim=2, sorted=False)
             weights = (best.values.float() / self.config.temperature_finest).softmax(2)
             children = (parents[..., None] * 4 + torch.arange(4, device=self.device)).flatten(1)
             finest[:, cell] = (
@@ -193,14 +203,13 @@ class _Memory:
         known = torch.tensor([[float(i in e.values) for e in bank.entries] for i in ids], device=some.device)
         return _Memory(values, known)
 
-    def touched(self, picked: list[Tensor]) -> Tensor:
-        """(L,) bool: whether any picked cell carries any object."""
-        cells = (self.values.amax((0, 3)) > 0).view(self.values.shape[1], -1, 4).any(2)  # (E, L)
-        return torch.stack([cells[e][index].any(1) for e, index in enumerate(picked)]).any(0)
+    def objects(self) -> Tensor:
+        """(E, L) bool: the coarse cells that carry any object."""
+        return (self.values.amax((0, 3)) > 0).view(self.values.shape[1], -1, 4).any(2)
 
     def labels(self, weights: Tensor, voters: Tensor) -> Tensor:
         """(N, ...) labels by weighted vote of fine cells; weights, voters: (..., K)."""
-        return self._voted(self.values.mean(3).flatten(1), weights, voters)
+        return self._voted(self.values.float().mean(3).flatten(1), weights, voters)
 
     def labels_finest(self, weights: Tensor, voters: Tensor) -> Tensor:
         return self._voted(self.values.flatten(1), weights, voters)
@@ -212,6 +221,18 @@ class _Memory:
         entry = voters // (values.shape[1] // self.known.shape[1])
         seen = torch.stack([(weights * k[entry]).sum(-1) for k in self.known])
         return masks / seen.clamp(min=1e-6)
+
+
+def most_alike(affinity: Tensor, k: int) -> Tensor:
+    """Indices (R, k) of the largest of (R, L) affinities, L a multiple of four.
+
+    Cells are compared in groups of four that lie a quarter of the frame apart, and only the best of each group goes
+    on: a search among a quarter of the candidates that loses next to nothing.
+    """
+    groups = affinity.view(len(affinity), 4, -1)  # (R, 4, L / 4)
+    best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
+    member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
+    return member * groups.shape[2] + best
 
 
 def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
