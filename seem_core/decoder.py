@@ -94,12 +94,13 @@ class QueryOutput:
 
 @dataclass(frozen=True, eq=False)
 class DecoderOutput:
-    """Predictions by query group; `grounding` and `spatial` exist with words or strokes in `v0` and `v1`.
+    """Predictions by query group; `grounding` and `spatial` exist with words or strokes in `v0` and `v1`, `objects` if
+    not left out.
 
     earlier: the same after 0, 1, ... layers, if asked for (deep supervision).
     """
 
-    objects: QueryOutput
+    objects: QueryOutput | None
     grounding: QueryOutput | None = None
     spatial: QueryOutput | None = None
     earlier: tuple[DecoderOutput, ...] = ()
@@ -208,17 +209,21 @@ class Decoder(nn.Module):
         features: ImageFeatures,
         prompts: DecoderPrompts | None = None,
         *,
+        objects: bool = True,
         masks: bool = False,
         earlier: bool = False,
     ) -> DecoderOutput:
         """Decode B objects on one image (F == 1), or on one image each (F == B).
+
+        objects: False leaves the object queries out where words and strokes have queries of their own, which never
+        read them; in `demo`, and without such prompts, they stay.
 
         masks: also the mask logits of every query. earlier: also the predictions after every layer, with masks. Without
         either, masks are computed only at the size at which the next layer needs them.
         """
         prompts = prompts or DecoderPrompts()
         self._check(features, prompts)
-        rows = self._first_rows(prompts, _batch_size(features, prompts))
+        rows = self._first_rows(prompts, _batch_size(features, prompts), objects)
         levels = self._level_sources(features)
         level_prompts = self._level_prompts(prompts, rows)
         remembered = [remembered_area(prompts.previous_mask, self.config.memories, level.size) for level in levels]
@@ -266,12 +271,12 @@ class Decoder(nn.Module):
             )
         return max(counts, default=0)
 
-    def _first_rows(self, prompts: DecoderPrompts, batch: int) -> Rows:
+    def _first_rows(self, prompts: DecoderPrompts, batch: int, objects: bool) -> Rows:
         """Learned queries and memories, and the words, before the first layer."""
-        runs: list[tuple[TokenSpan, Tensor, Tensor]] = [
-            (TokenSpan(Group.OBJECT, self.config.queries), self.query_content, self.query_position)
-        ]
+        runs: list[tuple[TokenSpan, Tensor, Tensor]] = []
         count = self._object_count(prompts)
+        if objects or not self.routing.has_query_groups or not (count or prompts.text):
+            runs.append((TokenSpan(Group.OBJECT, self.config.queries), self.query_content, self.query_position))
         if self.routing.has_query_groups and prompts.text is not None:
             runs.append((TokenSpan(Group.GROUNDING, self.config.queries), self.query_content, self.query_position))
         if self.routing.has_query_groups and count:
@@ -353,7 +358,7 @@ class Decoder(nn.Module):
                 spans, torch.split(embeddings, lengths, 1), torch.split(vectors, lengths, 1), strict=True
             )
         }
-        return DecoderOutput(found[Group.OBJECT], found.get(Group.GROUNDING), found.get(Group.SPATIAL))
+        return DecoderOutput(found.get(Group.OBJECT), found.get(Group.GROUNDING), found.get(Group.SPATIAL))
 
 
 def _query_spans(rows: Rows) -> list[TokenSpan]:

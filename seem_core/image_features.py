@@ -61,7 +61,8 @@ class MaskFeatures:
             full = self.full()
             return [F.interpolate(full, size=size, mode="bilinear", align_corners=False) for size in sizes]
         padding = self.weight.shape[-1] // 2
-        boxes = F.avg_pool2d(F.pad(self.base, (padding,) * 4), 2, stride=1)  # cell j: mean of cells j and j + 1
+        # mean of each cell and the next, with the convolution's zeros around the map
+        boxes = F.avg_pool2d(self.base, 2, stride=1, padding=padding)
         return [F.conv2d(boxes[..., f // 2 - 1 :, f // 2 - 1 :], self.weight, self.bias, stride=f) for f in factors]
 
     def _even_factor(self, size: Size) -> int:

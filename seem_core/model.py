@@ -85,9 +85,10 @@ class Seem(nn.Module):
         features: ImageFeatures,
         prompts: DecoderPrompts | None = None,
         *,
+        objects: bool = True,
         masks: bool = False,
         earlier: bool = False,
     ) -> DecoderOutput:
         """Predictions of all queries, see `Decoder.forward`; `features.mask_features.logits` makes masks of some."""
-        output: DecoderOutput = self.decoder(features, prompts, masks=masks, earlier=earlier)
+        output: DecoderOutput = self.decoder(features, prompts, objects=objects, masks=masks, earlier=earlier)
         return output

@@ -167,6 +167,19 @@ def test_a_transcript_is_a_group_of_its_own_in_demo() -> None:
     assert not torch.allclose(both.objects.mask_embeddings, spoken.objects.mask_embeddings, atol=1e-3)
 
 
+@pytest.mark.parametrize("routing", ["demo", "v0", "v1"])
+def test_object_queries_may_be_left_out_where_nothing_reads_them(routing: str) -> None:
+    model = tiny_seem(routing)
+    features = encoded(model)
+    prompts = DecoderPrompts(stroke=sampled(model, features, BOXES[0]), text=words())
+    whole, part = groups(model.decode(features, prompts)), groups(model.decode(features, prompts, objects=False))
+    assert (part["objects"] is None) == (routing != "demo")
+    for name, queries in part.items():
+        if queries is not None:
+            close(queries.mask_embeddings, whole[name].mask_embeddings)
+    assert model.decode(features, objects=False).objects is not None  # nothing else was asked for
+
+
 def test_padded_words_change_nothing() -> None:
     model = tiny_seem("demo")
     features = encoded(model)
