@@ -6,6 +6,7 @@ and label. Pictures of any size lie one after the other; nothing is padded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,25 +51,30 @@ class PictureStore:
 
         Returns colour (F, 3, S, S) in 0..255, FILL outside, and soft masks (F, N, S, S) in 0..1, 0 outside.
         """
-        x, y = xy[0] - 0.5, xy[1] - 0.5
-        left, top = x.floor(), y.floor()
-        fx, fy = x - left, y - top
-        left, top = left.long(), top.long()
         start, height, width = (t[frame][:, None, None] for t in (self.start, self.height, self.width))
-        colour = torch.zeros(len(frame), 3, *x.shape[1:], device=x.device)
-        masks = torch.zeros(len(frame), ids.shape[1], *x.shape[1:], device=x.device)
-        covered = torch.zeros_like(x)
+        columns = list(_two_neighbours(xy[0] - 0.5, width))
+        rows = [(start + row * width, weight) for row, weight in _two_neighbours(xy[1] - 0.5, height)]
+        colour = torch.zeros(*xy.shape[1:], 3, device=xy.device)
+        masks = torch.zeros(len(frame), ids.shape[1], *xy.shape[2:], device=xy.device)
         wanted = torch.where(ids > 0, ids, -1)[:, :, None, None]  # id 0 must not match the background
-        for dy in (0, 1):
-            for dx in (0, 1):
-                cx, cy = left + dx, top + dy
-                weight = (fx if dx else 1 - fx) * (fy if dy else 1 - fy)
-                weight = weight * ((cx >= 0) & (cx < width) & (cy >= 0) & (cy < height))
-                place = start + cy.clamp(min=0).minimum(height - 1) * width + cx.clamp(min=0).minimum(width - 1)
-                pixel = self.pixels[place]
-                covered += weight
-                for channel in range(3):
-                    colour[:, channel] += ((pixel >> (8 * channel)) & 255) * weight
-                label = ((pixel >> 24) & 255)[:, None]
-                masks += (label == wanted) * weight[:, None]
-        return colour + FILL * (1 - covered)[:, None], masks
+        for row, down in rows:
+            for column, across in columns:
+                weight = down * across
+                pixel = self.pixels[row + column]
+                colour.addcmul_(pixel.view(torch.uint8).view(*pixel.shape, 4)[..., :3], weight[..., None])
+                label = (pixel >> 24) & 255
+                for n in range(ids.shape[1]):
+                    masks[:, n].addcmul_(label == wanted[:, n], weight)
+        covered = (columns[0][1] + columns[1][1]) * (rows[0][1] + rows[1][1])
+        colour += FILL * (1 - covered)[..., None]
+        return colour.permute(0, 3, 1, 2), masks
+
+
+def _two_neighbours(at: Tensor, size: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """For a coordinate of pixel centres, the pixels on both sides, inside 0..size-1, and their linear weights (0 for
+    a pixel outside)."""
+    first = at.floor()
+    share = at - first
+    first = first.long()
+    for pixel, weight in ((first, 1 - share), (first + 1, share)):
+        yield pixel.clamp(min=0).minimum(size - 1), weight * ((pixel >= 0) & (pixel < size))
