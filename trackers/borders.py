@@ -22,17 +22,16 @@ Maps = npt.NDArray[np.float32]
 def label_map(shares: Maps, ids: Sequence[int], height: int, width: int) -> Labels:
     """(height, width) label map of the largest of ``shares`` (N + 1, h, w), background first, upsampled bilinearly
     (pixel centres aligned); a tie goes to the background, then to the first object."""
-    labels = np.zeros((height, width), label_dtype(ids))
+    labels = empty_labels(height, width, ids)
     extents = [_extent(share > 0, height, width) for share in shares[1:]]
     block = max(1, BLOCK_PIXELS // width)
     for top in range(0, height, block):
         bottom = min(top + block, height)
-        here = [n for n, e in enumerate(extents) if e is not None and e[0].start < bottom and e[0].stop > top]
+        here = [(n, columns) for n, (rows, columns) in enumerate(extents) if rows.start < bottom and rows.stop > top]
         if not here:
             continue
         best = upsample_rows(shares[0], top, bottom, height, width)
-        for n in here:
-            _, columns = extents[n]
+        for n, columns in here:
             share = upsample_rows(shares[n + 1], top, bottom, height, width)[:, columns]
             better = share > best[:, columns]
             labels[top:bottom, columns][better] = ids[n]
@@ -51,11 +50,11 @@ def upsample_rows(share: Maps, top: int, bottom: int, height: int, width: int) -
     return np.asarray(cv2.resize(rows, (width, bottom - top), interpolation=cv2.INTER_LINEAR))
 
 
-def _extent(there: npt.NDArray[np.bool_], height: int, width: int) -> tuple[slice, slice] | None:
-    """Rows and columns of the source that cells marked in ``there`` can reach, or None."""
+def _extent(there: npt.NDArray[np.bool_], height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the source that cells marked in ``there`` can reach."""
     rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
     if len(rows) == 0:
-        return None
+        return slice(0, 0), slice(0, 0)
     return _reach(rows, there.shape[0], height), _reach(columns, there.shape[1], width)
 
 
@@ -65,4 +64,10 @@ def _reach(cells: npt.NDArray[np.intp], count: int, size: int) -> slice:
 
 
 def label_dtype(ids: Sequence[int]) -> type[np.uint8] | type[np.uint16]:
+    """The smallest type that holds every id."""
     return np.uint8 if max(ids, default=0) <= 255 else np.uint16
+
+
+def empty_labels(height: int, width: int, ids: Sequence[int]) -> Labels:
+    """A label map of background, wide enough for ``ids``."""
+    return np.zeros((height, width), np.uint8) if max(ids, default=0) <= 255 else np.zeros((height, width), np.uint16)

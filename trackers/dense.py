@@ -52,6 +52,9 @@ class Prior:
 class DenseReader(Protocol):
     """Encode keys, write a mask, read a prior. Stateless: what is remembered lies in the bank."""
 
+    @property
+    def device(self) -> torch.device: ...
+
     def encode(self, image: Image) -> Features:
         """Encode an (H, W, 3) uint8 RGB image."""
         ...
@@ -95,6 +98,9 @@ def to_maps(cells: Tensor, h: int, w: int) -> Tensor:
 
 
 def shrink_mask(mask: npt.NDArray[np.bool_], height: int, width: int) -> Tensor:
-    """Share of the mask in each of height x width cells: (H, W) bool -> (height, width) float32 in 0..1."""
-    shrunk = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(shrunk)
+    """Share of the mask in each of height x width cells: (H, W) bool -> (height, width) float32 in 0..1.
+
+    A mask too small to fill any cell is scaled up until it fills one: it would be too faint to propagate.
+    """
+    shrunk = torch.from_numpy(cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA))
+    return shrunk / shrunk.max().clamp(min=1e-6)

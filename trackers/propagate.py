@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seem_core.errors import MaskError, PromptError
+from seem_core.errors import MaskError, PromptError, VideoError
 from seem_core.prompts import MaskPrompt, Prompt
 from trackers.base import Image, ObjectMasks, Traits
-from trackers.borders import label_dtype, label_map
+from trackers.borders import empty_labels, label_map
 from trackers.dense import DenseReader, Keys, Prior, shrink_mask
 from trackers.memory_bank import MEGABYTE, MemoryBank
 from trackers.merge import soft_aggregate
@@ -22,7 +22,16 @@ Mask = npt.NDArray[np.bool_]
 
 
 class PropagateTracker:
-    """Follows objects by propagating their labels along dense keys."""
+    """Follows objects by propagating their labels along dense keys.
+
+    An object's score is the mean probability of the cells it owns; it is lost where it owns none. Frames without the
+    object are remembered too, as background: that is what keeps look-alikes out until it returns, and what it is
+    recognised by then are the pinned frames, which are searched everywhere.
+
+    reader      the dense part; by default untrained label propagation with ``config`` on ``device``
+    max_recent  frames remembered besides the prompted ones
+    max_bytes   bound of the memory bank; prompted frames beyond it raise LimitError
+    """
 
     name = "propagate"
     traits = Traits(returns_first_mask=True, refinds=True, uses_memory=True)
@@ -40,27 +49,37 @@ class PropagateTracker:
         self._bank = MemoryBank(max_recent, max_bytes)
         self._ids: tuple[int, ...] = ()
         self._frame = 0
+        self._size: tuple[int, int] | None = None  # (height, width) of the video
 
     @property
     def memory(self) -> MemoryBank:
         return self._bank
 
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
-        frame, self._frame = self._frame, self._frame + 1
+        """Advance by one frame; see `trackers.base.Tracker.step`.
+
+        Raises PromptError and MaskError as stated there, VideoError for a frame of another size than the others,
+        LimitError when the prompted frames alone no longer fit into the memory bank.
+        """
+        if self._size not in (None, image.shape[:2]):
+            raise VideoError(f"a frame is {image.shape[:2]}, the ones before {self._size}; track it as another video")
+        self._size = (image.shape[0], image.shape[1])
         if not self._ids and not prompts:
+            self._frame += 1
             return no_objects(image)
         keys = self._reader.keys(self._reader.encode(image), self._bank)
         prior = self._read(keys)
         found = self._decide(prior, image)
         given = self._given(image, prompts, found) if prompts else {}
         found = impose(found, given)
+        self._write(keys, prior, given)
         self._ids = found.ids
-        self._write(keys, frame, prior, given)
+        self._frame += 1
         return found
 
     def _read(self, keys: Keys) -> Prior:
         if not self._ids:
-            return Prior((), torch.zeros(0, 4 * keys.height, 4 * keys.width))
+            return Prior((), keys.coarse.new_zeros(0, 4 * keys.height, 4 * keys.width))
         return self._reader.read(keys, self._bank)
 
     def _decide(self, prior: Prior, image: Image) -> ObjectMasks:
@@ -77,28 +96,33 @@ class PropagateTracker:
         return ObjectMasks(prior.ids, label_map(shares.cpu().numpy(), prior.ids, height, width), scores, lost)
 
     def _given(self, image: Image, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
-        """Object id -> (H, W) mask of every prompted object; where prompts overlap, the later one has the pixel."""
+        """Object id -> (H, W) mask of every prompted object."""
         given = {p.object_id: p.mask for p in prompts if isinstance(p, MaskPrompt)}
-        others = [p for p in prompts if not isinstance(p, MaskPrompt)]
-        if others:
+        if not all(isinstance(p, MaskPrompt) for p in prompts):
             from seem_core.grabcut import masks_from_prompts
 
-            given |= masks_from_prompts(image, others, {i: found.mask(i) for i in found.ids} or None)
+            given = masks_from_prompts(image, prompts, {i: found.mask(i) for i in found.ids} or None)
         for object_id, mask in given.items():
             if mask.shape != image.shape[:2]:
-                raise MaskError(f"the mask of object {object_id} is {mask.shape}, the image {image.shape[:2]}")
+                raise MaskError(
+                    f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, the frame"
+                    f" {image.shape[1]}x{image.shape[0]}; give a mask of the frame's size"
+                )
             if not mask.any():
-                raise PromptError(f"the mask of object {object_id} is empty")
+                raise PromptError(f"the mask of object {object_id} is empty; mark at least one pixel")
         return given
 
-    def _write(self, keys: Keys, frame: int, prior: Prior, given: dict[int, Mask]) -> None:
-        """Prompted masks are pinned; what was propagated is recent."""
+    def _write(self, keys: Keys, prior: Prior, given: dict[int, Mask]) -> None:
+        """Prompted masks are pinned; what was propagated for the other objects is recent."""
+        masks = dict(zip(prior.ids, prior.masks, strict=True))
         if given:
-            cells = {i: shrink_mask(mask, 4 * keys.height, 4 * keys.width) for i, mask in given.items()}
-            self._reader.write(keys, self._bank, frame, cells, pinned=True)
-        rest = {i: mask for i, mask in zip(prior.ids, prior.masks, strict=True) if i not in given}
-        if rest:
-            self._reader.write(keys, self._bank, frame, rest, pinned=False)
+            height, width = 4 * keys.height, 4 * keys.width
+            cells = {i: shrink_mask(m, height, width).to(keys.coarse.device) for i, m in disjoint(given).items()}
+            free = 1 - torch.stack(list(cells.values())).sum(0).clamp(max=1)
+            masks = {i: m * free for i, m in masks.items() if i not in given}
+            self._reader.write(keys, self._bank, self._frame, cells, pinned=True)
+        if masks:
+            self._reader.write(keys, self._bank, self._frame, masks, pinned=False)
 
     def forget(self, object_id: int) -> None:
         if object_id not in self._ids:
@@ -107,29 +131,44 @@ class PropagateTracker:
         self._bank.forget(object_id)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"frame": self._frame, "ids": list(self._ids), "bank": self._bank.state_dict()}
+        return {
+            "frame": self._frame,
+            "size": None if self._size is None else list(self._size),
+            "ids": list(self._ids),
+            "bank": self._bank.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frame = int(state["frame"])
-        self._ids = tuple(state["ids"])
-        self._bank.load_state_dict(state["bank"])
+        self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
+        self._ids = tuple(int(i) for i in state["ids"])
+        self._bank.load_state_dict(state["bank"], self._reader.device)
 
 
 def no_objects(image: Image) -> ObjectMasks:
     return ObjectMasks((), np.zeros(image.shape[:2], np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
 
 
+def disjoint(given: dict[int, Mask]) -> dict[int, Mask]:
+    """The masks without what later ones cover: where prompts overlap, the later one has the pixel."""
+    taken: Mask | None = None
+    left = {}
+    for object_id, mask in reversed(given.items()):
+        left[object_id] = mask if taken is None else mask & ~taken
+        taken = mask if taken is None else mask | taken
+    return left
+
+
 def impose(found: ObjectMasks, given: dict[int, Mask]) -> ObjectMasks:
-    """What was found, with the given masks in place of it."""
+    """What was found, with the given masks in place of it; where they overlap, the later one has the pixel."""
+    if not given:
+        return found
     ids = tuple(sorted({*found.ids, *given}))
-    labels = found.labels.astype(label_dtype(ids))
+    labels = empty_labels(found.labels.shape[0], found.labels.shape[1], ids)
+    labels[:] = found.labels
     for object_id, mask in given.items():
         labels[(labels == object_id) & ~mask] = 0
         labels[mask] = object_id
-    scores, lost = dict(zip(found.ids, found.scores, strict=True)), dict(zip(found.ids, found.lost, strict=True))
-    return ObjectMasks(
-        ids,
-        labels,
-        np.array([1.0 if i in given else scores[i] for i in ids], np.float32),
-        np.array([False if i in given else lost[i] for i in ids], bool),
-    )
+    scores = dict(zip(found.ids, found.scores.tolist(), strict=True)) | dict.fromkeys(given, 1.0)
+    lost = np.array([not (labels == i).any() for i in ids], bool)
+    return ObjectMasks(ids, labels, np.array([scores[i] for i in ids], np.float32), lost)

@@ -61,11 +61,15 @@ class LabelPropagation:
 
     def __init__(self, config: PropagationConfig | None = None, device: str | torch.device = "cpu") -> None:
         self.config = config or PropagationConfig()
-        self.device = torch.device(device)
+        self._device = torch.device(device)
         self._dtype = fast_dtype(self.device)
         net = load_lite0(blocks=self.config.taps[-1] + 1).fold()
         net.to(device=self.device, dtype=self._dtype)
         self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:

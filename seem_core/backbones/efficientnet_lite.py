@@ -105,8 +105,8 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(x) if self.expand is not None else x
-        y = self.project(self.depthwise(y))
+        y: Tensor = self.depthwise(self.expand(x) if self.expand is not None else x)
+        y = self.project(y)
         return x + y if self.residual else y
 
 
