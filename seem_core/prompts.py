@@ -52,7 +52,8 @@ class BoxPrompt:
         _check_id(self.object_id)
         if not (self.x0 < self.x1 and self.y0 < self.y1):
             raise PromptError(
-                f"box {self.x0:g},{self.y0:g},{self.x1:g},{self.y1:g} is empty; give x0,y0,x1,y1 with x0 < x1 and y0 < y1"
+                f"box {self.x0:g},{self.y0:g},{self.x1:g},{self.y1:g} is empty; "
+                "give x0,y0,x1,y1 with x0 < x1 and y0 < y1"
             )
 
 
@@ -69,6 +70,20 @@ class ScribblePrompt:
         _check_id(self.object_id)
         if not self.points:
             raise PromptError("a scribble needs at least one point")
+
+
+@dataclass(frozen=True)
+class PolygonPrompt:
+    """The area within ``points``, at least three (x, y) corners in order; the last joins the first."""
+
+    points: tuple[tuple[float, float], ...]
+    positive: bool = True
+    object_id: int = 1
+
+    def __post_init__(self) -> None:
+        _check_id(self.object_id)
+        if len(self.points) < 3:
+            raise PromptError(f"a polygon needs at least three corners, not {len(self.points)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +115,8 @@ class ReferencePrompt:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise PromptError(f"a reference image is (H, W, 3) uint8 RGB, not {self.image.shape} {self.image.dtype}")
         if self.mask.shape != self.image.shape[:2] or self.mask.dtype != np.bool_:
-            raise PromptError(f"a reference mask is {self.image.shape[:2]} bool, not {self.mask.shape} {self.mask.dtype}")
+            size = self.image.shape[:2]
+            raise PromptError(f"a reference mask is {size} bool, not {self.mask.shape} {self.mask.dtype}")
 
     def __repr__(self) -> str:
         return f"ReferencePrompt(image={self.image.shape}, {int(self.mask.sum())} pixels, object_id={self.object_id})"
@@ -119,4 +135,4 @@ class TextPrompt:
             raise PromptError("a text prompt is empty")
 
 
-Prompt = PointPrompt | BoxPrompt | ScribblePrompt | MaskPrompt | ReferencePrompt | TextPrompt
+Prompt = PointPrompt | BoxPrompt | ScribblePrompt | PolygonPrompt | MaskPrompt | ReferencePrompt | TextPrompt

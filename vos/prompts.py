@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from seem_core.errors import MaskError, PromptError
-from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
+from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, PolygonPrompt, Prompt, ScribblePrompt
 from trackers.base import Labels
 from vos.frames import VideoInfo, VideoSource
 
@@ -125,9 +125,9 @@ def _checked(prompt: Prompt, info: VideoInfo) -> Prompt:
     h, w = info.height, info.width
     if isinstance(prompt, PointPrompt):
         _check_point(prompt.x, prompt.y, "point", info)
-    elif isinstance(prompt, ScribblePrompt):
+    elif isinstance(prompt, (ScribblePrompt, PolygonPrompt)):
         for x, y in prompt.points:
-            _check_point(x, y, "scribble", info)
+            _check_point(x, y, "scribble" if isinstance(prompt, ScribblePrompt) else "polygon", info)
     elif isinstance(prompt, BoxPrompt):
         if prompt.x0 < -0.5 or prompt.y0 < -0.5 or prompt.x1 > w or prompt.y1 > h:
             box = f"{prompt.x0:g},{prompt.y0:g},{prompt.x1:g},{prompt.y1:g}"

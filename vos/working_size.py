@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
+from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, PolygonPrompt, Prompt, ScribblePrompt
 from trackers.base import Image, Labels, ObjectMasks
 
 Size: TypeAlias = tuple[int, int]  # (height, width)
@@ -103,6 +103,8 @@ def scale_prompt(prompt: Prompt, size: Size, new_size: Size) -> Prompt:
         return replace(prompt, x0=x0, y0=y0, x1=x1, y1=y1)
     if isinstance(prompt, ScribblePrompt):
         return replace(prompt, points=tuple(point(*p) for p in prompt.points), width=max(1.0, prompt.width * sx))
+    if isinstance(prompt, PolygonPrompt):
+        return replace(prompt, points=tuple(point(*p) for p in prompt.points))
     if isinstance(prompt, MaskPrompt):
         share = cv2.resize(
             prompt.mask.astype(np.float32), new_size[::-1], interpolation=cv2.INTER_AREA
