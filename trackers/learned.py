@@ -6,8 +6,10 @@ objects are read from one encoding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,14 +18,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seem_core.errors import MaskError, PromptError
+from seem_core.errors import CheckpointError, MaskError, PromptError, VideoError
 from seem_core.prompts import MaskPrompt, Prompt
 from seem_core.reader import MULTIPLE, DenseReader, FrameFeatures, FrameValues, Memory, probabilities
-from trackers.base import Image, Labels, ObjectMasks, Traits
-from trackers.borders import label_dtype, label_map
+from seem_core.reader_weights import load_reader
+from trackers.base import Image, ObjectMasks, Traits
+from trackers.borders import label_map
 from trackers.memory_bank import MEGABYTE, Entry, MemoryBank
+from trackers.propagate import disjoint, impose, no_objects
 
 Mask = npt.NDArray[np.bool_]
+SHIPPED_WEIGHTS = "weights/lite_reader.safetensors"  # in seem_core
+
+
+def shipped_weights() -> Path:
+    """The weights that come with the package. Raises CheckpointError if they do not."""
+    import seem_core
+
+    path = Path(seem_core.__file__).parent / SHIPPED_WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; train a reader (docs/gpu.md) and give its weights file")
+    return path
 
 
 @dataclass(frozen=True)
@@ -56,20 +71,36 @@ class _Found:
 
 
 class LearnedTracker:
-    """Follows objects with a `DenseReader`."""
+    """Follows objects with a learned `DenseReader`.
+
+    An object's score is the product of what the reader says of its presence and of its mask's IoU; it is lost where
+    it owns no pixel.
+
+    weights  file of `seem_core.reader_weights`, by default the one that comes with the package
+    reader   a reader to use instead of a file
+    """
 
     name = "lite"
     traits = Traits(returns_first_mask=True, refinds=True, uses_memory=True)
 
-    def __init__(self, reader: DenseReader, config: LearnedConfig | None = None) -> None:
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        reader: DenseReader | None = None,
+        device: str = "cpu",
+        config: LearnedConfig | None = None,
+    ) -> None:
         self.config = config or LearnedConfig()
-        self._reader = reader.eval()
-        self._device = next(reader.parameters()).device
+        self._device = torch.device(device)
+        self._reader = reader.eval() if reader is not None else load_reader(weights or shipped_weights())
+        self._reader.to(self._device)
         self._reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._bank = MemoryBank(self.config.max_recent, self.config.max_bytes)
         self._previous: tuple[int, tuple[int, ...], FrameValues] | None = None  # frame, ids, values
         self._ids: tuple[int, ...] = ()
         self._frame = 0
+        self._size: tuple[int, int] | None = None  # (height, width) of the video
 
     @property
     def memory(self) -> MemoryBank:
@@ -77,20 +108,28 @@ class LearnedTracker:
 
     @torch.inference_mode()
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
-        frame, self._frame = self._frame, self._frame + 1
+        """Advance by one frame; see `trackers.base.Tracker.step`.
+
+        Raises PromptError and MaskError as stated there, VideoError for a frame of another size than the others,
+        LimitError when the prompted frames alone no longer fit into the memory bank.
+        """
+        if self._size not in (None, image.shape[:2]):
+            raise VideoError(f"a frame is {image.shape[:2]}, the ones before {self._size}; track it as another video")
+        self._size = (image.shape[0], image.shape[1])
         if not self._ids and not prompts:
-            return ObjectMasks((), np.zeros(image.shape[:2], np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
+            self._frame += 1
+            return no_objects(image)
         with self._autocast():
             features = self._encode(image)
-            found = self._read(features)
-        masks = _masks(found, image.shape[0], image.shape[1])
-        given = self._given(image, prompts, masks)
-        if given:
-            masks = _impose(masks, given)
-            self._ids = masks.ids
+            read = self._read(features)
+        found = _masks(read, image)
+        given = self._given(image, prompts, found) if prompts else {}
+        found = impose(found, given)
         with self._autocast():
-            self._write(features, frame, found, given)
-        return masks
+            self._write(features, found.ids, read, given)
+        self._ids = found.ids
+        self._frame += 1
+        return found
 
     def forget(self, object_id: int) -> None:
         if object_id not in self._ids:
@@ -107,11 +146,18 @@ class LearnedTracker:
         if self._previous is not None:
             frame, ids, values = self._previous
             previous = {"frame": frame, "ids": list(ids), "values": dict(vars(values))}
-        return {"frame": self._frame, "ids": list(self._ids), "bank": self._bank.state_dict(), "previous": previous}
+        return {
+            "frame": self._frame,
+            "size": None if self._size is None else list(self._size),
+            "ids": list(self._ids),
+            "bank": self._bank.state_dict(),
+            "previous": previous,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frame = int(state["frame"])
-        self._ids = tuple(state["ids"])
+        self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
+        self._ids = tuple(int(i) for i in state["ids"])
         self._bank.load_state_dict(state["bank"], self._device)
         self._previous = None
         if state["previous"] is not None:
@@ -166,67 +212,58 @@ class LearnedTracker:
         summary = torch.stack([_summary(v) for v in stored]).mean(0)
         return Memory(torch.cat(keys, 2), torch.cat(stored, 3), summary), previous
 
-    def _write(self, features: FrameFeatures, frame: int, found: _Found, given: Mapping[int, Mask]) -> None:
+    def _write(self, features: FrameFeatures, ids: tuple[int, ...], read: _Found, given: dict[int, Mask]) -> None:
+        """Prompted masks are pinned; of the others, every so many frames, those that are likely right are recent."""
         h, w = features.stride2.shape[-2:]
-        soft = probabilities(found.logits[None])[0] if found.ids else found.logits
-        shares = dict(zip(found.ids, soft, strict=True))
-        for object_id, mask in given.items():
+        shares = {}
+        if read.ids:
+            shares = dict(zip(read.ids, probabilities(read.logits[None])[0], strict=True))
+        for object_id, mask in disjoint(given).items():
             cells = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
             shares[object_id] = torch.from_numpy(cells).to(self._device)
-        for object_id in shares:  # a given mask owns its pixels
-            if object_id not in given:
-                for other in given:
-                    shares[object_id] = shares[object_id] * (1 - shares[other])
-        values = self._reader.write(features, torch.stack([shares[i] for i in self._ids])[None])
-        self._previous = (frame, self._ids, values)
+        for object_id in set(shares) - set(given):  # a given mask owns its pixels
+            for other in given:
+                shares[object_id] = shares[object_id] * (1 - shares[other])
+        values = self._reader.write(features, torch.stack([shares[i] for i in ids])[None])
         if given:
-            self._bank.write(self._entry(frame, values, list(given), pinned=True))
-        quality = dict(zip(found.ids, found.quality.tolist(), strict=True))
-        if frame % self.config.every == 0:
-            good = [i for i in self._ids if i not in given and quality[i] >= self.config.min_quality]
+            self._bank.write(self._entry(values, ids, list(given), pinned=True))
+        if self._frame % self.config.every == 0:
+            likely = dict(zip(read.ids, (read.quality >= self.config.min_quality).tolist(), strict=True))
+            good = [i for i in ids if i not in given and likely[i]]
             if good:
-                self._bank.write(self._entry(frame, values, good, pinned=False))
+                self._bank.write(self._entry(values, ids, good, pinned=False))
+        self._previous = (self._frame, ids, values)
 
-    def _entry(self, frame: int, values: FrameValues, ids: Sequence[int], pinned: bool) -> Entry:
-        stored = {i: values.value[0, self._ids.index(i)].clone() for i in ids}
-        return Entry(frame, (values.key.clone(),), stored, pinned)
+    def _entry(self, values: FrameValues, ids: tuple[int, ...], chosen: Sequence[int], pinned: bool) -> Entry:
+        stored = {i: values.value[0, ids.index(i)].clone() for i in chosen}
+        return Entry(self._frame, (values.key.clone(),), stored, pinned)
 
     def _given(self, image: Image, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
-        """Object id -> (H, W) mask of every prompted object; where prompts overlap, the later one has the pixel."""
+        """Object id -> (H, W) mask of every prompted object."""
         given = {p.object_id: p.mask for p in prompts if isinstance(p, MaskPrompt)}
-        others = [p for p in prompts if not isinstance(p, MaskPrompt)]
-        if others:
+        if not all(isinstance(p, MaskPrompt) for p in prompts):
             from seem_core.grabcut import masks_from_prompts
 
-            given |= masks_from_prompts(image, others, {i: found.mask(i) for i in found.ids} or None)
+            given = masks_from_prompts(image, prompts, {i: found.mask(i) for i in found.ids} or None)
         for object_id, mask in given.items():
             if mask.shape != image.shape[:2]:
-                raise MaskError(f"the mask of object {object_id} is {mask.shape}, the image {image.shape[:2]}")
+                raise MaskError(
+                    f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, the frame"
+                    f" {image.shape[1]}x{image.shape[0]}; give a mask of the frame's size"
+                )
             if not mask.any():
-                raise PromptError(f"the mask of object {object_id} is empty")
+                raise PromptError(f"the mask of object {object_id} is empty; mark at least one pixel")
         return given
 
 
-def _masks(found: _Found, height: int, width: int) -> ObjectMasks:
+def _masks(found: _Found, image: Image) -> ObjectMasks:
     if not found.ids:
-        return ObjectMasks((), np.zeros((height, width), np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
+        return no_objects(image)
     maps = torch.cat([torch.zeros_like(found.logits[:1]), found.logits])  # the background's logit is 0
-    labels = label_map(maps.float().cpu().numpy(), found.ids, height, width)
+    labels = label_map(maps.float().cpu().numpy(), found.ids, image.shape[0], image.shape[1])
     there = np.isin(np.array(found.ids), np.unique(labels))
     scores = (found.presence * found.quality).cpu().numpy().astype(np.float32)
     return ObjectMasks(found.ids, labels, scores, ~there)
-
-
-def _impose(masks: ObjectMasks, given: Mapping[int, Mask]) -> ObjectMasks:
-    """``masks`` with the given ones in place."""
-    ids = tuple(sorted({*masks.ids, *given}))
-    labels: Labels = masks.labels.astype(label_dtype(ids), copy=True)  # type: ignore[assignment]
-    for object_id, mask in given.items():
-        labels[(labels == object_id) & ~mask] = 0
-        labels[mask] = object_id
-    scores = dict(zip(masks.ids, masks.scores, strict=True)) | dict.fromkeys(given, np.float32(1))
-    there = np.isin(np.array(ids), np.unique(labels))
-    return ObjectMasks(ids, labels, np.array([scores[i] for i in ids], np.float32), ~there)
 
 
 def _objects(values: FrameValues, rows: list[int]) -> FrameValues:

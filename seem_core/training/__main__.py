@@ -84,7 +84,8 @@ def _reader_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=None, help="of autocast")
-    parser.add_argument("--layout", choices=("auto", "channels_last", "mixed", "contiguous"), default="auto")
+    parser.add_argument("--layout", choices=("channels_last", "mixed", "contiguous"), default="channels_last")
+    parser.add_argument("--tune", action="store_true", help="cuDNN times its algorithms, at every stage anew")
     parser.add_argument("--workers", type=int, default=None, help="processes that plan clips; 0 = none")
     parser.add_argument("--init", type=Path, help="reader weights to start from")
     parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite0 ImageNet weights, if the package is not there")
@@ -115,6 +116,7 @@ def _reader(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
         layout=options.layout,
+        tune=options.tune,
         workers=default_workers if options.workers is None else options.workers,
         init=options.init,
         trunk=options.trunk,

@@ -15,7 +15,7 @@ from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
 from seem_core.training.loop import LoopConfig, Stage, Trainer
 from seem_core.training.pack import Pack
-from seem_core.training.reader_task import LAYOUTS, ReaderTask
+from seem_core.training.reader_task import ReaderTask
 from seem_core.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class ReaderRun:
     seed: int = 0
     device: str = "cpu"
     precision: str | None = None
-    layout: str = "auto"
+    layout: str = "channels_last"
+    tune: bool = False
     workers: int = 0
     init: Path | None = None
     trunk: Path | None = None
@@ -68,14 +69,14 @@ def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = run.tune
         torch.backends.cudnn.benchmark_limit = TUNED_ALGORITHMS
     config = _loop_config(run, device)
     pack = Pack(run.pack)
     task = ReaderTask(_model(run), pack, device, workers=run.workers, precision=_precision(run, device))
     log.info("%r on %s in %.1f s", pack, device, time.perf_counter() - started)
     try:
-        task.use_layout(run.layout if run.layout != "auto" else _faster_layout(task, config.stages[0]))
+        task.use_layout(run.layout)
         if run.compile:
             task.model.trunk.compile()
             task.model.decoder.compile()
@@ -145,23 +146,3 @@ def _precision(run: ReaderRun, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if run.precision == "bfloat16" else torch.float32
     fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _faster_layout(task: ReaderTask, stage: Stage) -> str:
-    """Time a few steps in either memory layout (convolution libraries differ) and name the faster one."""
-    if task.device.type != "cuda":
-        return "channels_last"
-    batch = task.batch(0, 0, stage)
-    seconds = {}
-    for name in LAYOUTS:
-        task.use_layout(name)
-        for i in range(6):
-            if i == 3:  # the first three choose algorithms and fill caches
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-            torch.autograd.backward(task.loss(batch, 0, 0, 0.0)[0])
-            task.model.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
-        seconds[name] = (time.perf_counter() - start) / 3
-    log.info("seconds per forward and backward pass: %s", {k: round(v, 4) for k, v in seconds.items()})
-    return min(seconds, key=lambda name: seconds[name])
