@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from seem_core.errors import PromptError
 from seem_core.templates import CLASS_TEMPLATES
 from seem_core.text import TextEncoder, tokenize
+from seem_core.user_cache import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +122,8 @@ def class_logits(class_vectors: Tensor, embeddings: Tensor, logit_scale: Tensor)
 
 
 def default_cache() -> Path:
-    """The user's cache folder for class embeddings: below $XDG_CACHE_HOME, or where the system keeps such files."""
-    if "XDG_CACHE_HOME" in os.environ:
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "seem-vos" / "class-embeddings"
+    """The user's folder for class embeddings."""
+    return user_cache() / "class-embeddings"
 
 
 def _fingerprint(encoder: TextEncoder, names: Sequence[str], templates: Sequence[str]) -> str:

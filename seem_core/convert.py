@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -83,10 +84,10 @@ def convert_key(key: str) -> str | None:
     return key
 
 
-def convert_state_dict(official: Mapping[str, Tensor], config: Buildable) -> dict[str, Tensor]:
-    """Rename the official state dict for the module that `config` builds; tensors are shared, not copied.
+def rename_keys(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors (shared, not copied) by our names, and the official name behind each of these.
 
-    Raises CheckpointError with the first few names where keys are missing, left over, or of another shape.
+    Raises CheckpointError where two official names would become one.
     """
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
@@ -97,8 +98,22 @@ def convert_state_dict(official: Mapping[str, Tensor], config: Buildable) -> dic
         if ours in renamed:
             raise CheckpointError(f"{key} and {origin[ours]} would both become {ours}; the file holds one twice")
         renamed[ours], origin[ours] = value, key
-    check_state_dict({k: tuple(v.shape) for k, v in renamed.items()}, config, origin)
+    return renamed, origin
+
+
+def convert_state_dict(official: Mapping[str, Tensor], config: Buildable) -> dict[str, Tensor]:
+    """Rename the official state dict for the module that `config` builds; tensors are shared, not copied.
+
+    Raises CheckpointError with the first few names where keys are missing, left over, or of another shape.
+    """
+    renamed, origin = rename_keys(official)
+    check_state_dict(shapes_of(renamed), config, origin)
     return renamed
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor."""
+    return {key: tuple(value.shape) for key, value in weights.items()}
 
 
 def expected_shapes(config: Buildable) -> dict[str, tuple[int, ...]]:
@@ -107,26 +122,49 @@ def expected_shapes(config: Buildable) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in config.build().state_dict().items()}
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """How names and shapes differ from those of a configuration; `str` is the middle of a sentence."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    misshaped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.extra) + len(self.misshaped)
+
+    def __str__(self) -> str:
+        named = (("missing", self.missing), ("not expected", self.extra), ("of another shape", self.misshaped))
+        return "; ".join(
+            f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+            for what, names in named
+            if names
+        )
+
+
+def find_misfit(
+    shapes: Mapping[str, tuple[int, ...]], config: Buildable, origin: Mapping[str, str] | None = None
+) -> Misfit:
+    """Hold names and shapes against `config`; `origin` gives the names to show."""
+    expected = expected_shapes(config)
+    shown = origin or {}
+    return Misfit(
+        missing=tuple(k for k in expected if k not in shapes),
+        extra=tuple(shown.get(k, k) for k in shapes if k not in expected),
+        misshaped=tuple(
+            f"{shown.get(k, k)} {list(shapes[k])} instead of {list(shape)}"
+            for k, shape in expected.items()
+            if k in shapes and shapes[k] != shape
+        ),
+    )
+
+
 def check_state_dict(
     shapes: Mapping[str, tuple[int, ...]], config: Buildable, origin: Mapping[str, str] | None = None
 ) -> None:
-    """Hold names and shapes against `config`; `origin` gives the names to show. Raises CheckpointError."""
-    expected = expected_shapes(config)
-    shown = origin or {}
-    missing = [k for k in expected if k not in shapes]
-    extra = [shown.get(k, k) for k in shapes if k not in expected]
-    misshaped = [
-        f"{shown.get(k, k)} {list(shapes[k])} instead of {list(shape)}"
-        for k, shape in expected.items()
-        if k in shapes and shapes[k] != shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for what, names in (("missing", missing), ("not expected", extra), ("of another shape", misshaped))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"the weights do not fit the configuration: {'; '.join(problems)}")
+    """Raises CheckpointError where names and shapes are not those of `config`; `origin` gives the names to show."""
+    if misfit := find_misfit(shapes, config, origin):
+        raise CheckpointError(f"the weights do not fit the configuration: {misfit}")
 
 
 def load_converted(config: Buildable, weights: Mapping[str, Tensor]) -> nn.Module:
