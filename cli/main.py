@@ -52,6 +52,7 @@ COMMANDS = (
     CommandEntry("batch", "cli.batch:batch", "Track every video of a folder that has a mask beside it."),
     CommandEntry("score", "cli.score:score", "Compare masks with ground truth: J, F and J&F as DAVIS defines them."),
     CommandEntry("davis", "cli.davis:davis", "Run trackers over a DAVIS dataset and print their scores side by side."),
+    CommandEntry("models", "cli.models:models", "Get, convert and check the weights of SEEM."),
     CommandEntry(
         "doctor", "cli.doctor:doctor", "Show versions, devices, codecs and CPU features, and what is missing."
     ),
@@ -90,6 +91,8 @@ def load_command(entry: CommandEntry) -> Any:
         app = typer.Typer(add_completion=False)
         app.command(entry.name, help=_unwrapped(inspect.getdoc(target) or entry.help))(target)
         target = app
+    for info in target.registered_commands:
+        info.help = info.help or _unwrapped(inspect.getdoc(info.callback) or "")
     command = typer.main.get_command(target)
     command.name = entry.name
     return command
