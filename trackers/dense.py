@@ -72,12 +72,6 @@ class DenseReader(Protocol):
         ...
 
 
-def pack(maps: Tensor) -> Tensor:
-    """(C, 2 h, 2 w) in rows and columns -> (h w, 4, C): the four children of every cell side by side."""
-    c, h, w = maps.shape
-    return maps.view(c, h // 2, 2, w // 2, 2).permute(1, 3, 2, 4, 0).reshape(h * w // 4, 4, c)
-
-
 def quadtree_rows(cells: Tensor, h: int, w: int) -> Tensor:
     """(16 h w, D) cells of a 4 h x 4 w grid, row by row -> (4 h w, 4 D) in quadtree order."""
     d = cells.shape[1]

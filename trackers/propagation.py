@@ -23,7 +23,7 @@ from torch import Tensor
 from seem_core.backbones.efficientnet_lite import load_lite0, normalise
 from seem_core.features import Features
 from trackers.base import Image
-from trackers.dense import Keys, Prior, pack, quadtree_rows, to_cells, to_maps
+from trackers.dense import Keys, Prior, quadtree_rows, to_cells, to_maps
 from trackers.memory_bank import Entry, MemoryBank
 
 
@@ -79,29 +79,31 @@ class LabelPropagation:
         x = torch.from_numpy(resized).to(self.device)[None].permute(0, 3, 1, 2)  # (1, 3, H, W), channels last
         shallow, middle, deep = self._net.features(normalise(x.to(self._dtype)), self.config.taps)
         deep = F.interpolate(F.normalize(deep.float(), dim=1), size=middle.shape[-2:], mode="bilinear")
-        keys = F.normalize(torch.cat([F.normalize(middle.float(), dim=1), deep], 1), dim=1)[0]
-        return Features(keys, 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
+        cells = [F.normalize(m.float().permute(0, 2, 3, 1), dim=3) for m in (middle, deep)]
+        keys = F.normalize(torch.cat(cells, 3), dim=3)[0]  # (h, w, C): a key's channels lie side by side
+        return Features(keys.permute(2, 0, 1), 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
 
     @torch.inference_mode()
     def keys(self, features: Features, bank: MemoryBank) -> Keys:
-        h, w = features.keys.shape[1:]
-        cells = features.keys.permute(1, 2, 0).reshape(h * w, -1)  # (8x8-pixel cells, C), row by row
+        h, w = features.keys.shape[1] // 2, features.keys.shape[2] // 2
+        cells = features.keys.permute(1, 2, 0).flatten(0, 1)  # (4 h w, C) row by row
         if not bank.space:
             bank.space = principal_components(cells, self.config.channels[0])
-        fine = F.normalize((cells - bank.space[0]) @ bank.space[1], dim=1).T.view(1, -1, h, w)
-        coarse = F.normalize(F.avg_pool2d(fine, 2)[0].flatten(1).T, dim=1)
-        shallow = F.normalize(features.levels[0].float().permute(1, 2, 0), dim=2)  # (2 h, 2 w, D)
-        upsampled = F.interpolate(fine.contiguous(memory_format=torch.channels_last), scale_factor=2, mode="bilinear")
-        finest = torch.cat([shallow, upsampled[0].permute(1, 2, 0)], 2).flatten(0, 1)
+        fine = project(cells, *bank.space[:2])
+        coarse = F.normalize(fine.view(h, 2, w, 2, -1).mean((1, 3)), dim=2)
+        as_map = fine.view(1, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
+        upsampled = F.interpolate(as_map, scale_factor=2, mode="bilinear")[0].permute(1, 2, 0)
+        shallow = F.normalize(features.levels[0].float().permute(1, 2, 0), dim=2)
+        finest = torch.cat([shallow, upsampled], 2).flatten(0, 1)  # (16 h w, D) row by row
         if len(bank.space) == 2:
             bank.space += principal_components(finest, self.config.channels[1])
-        finest = F.normalize((finest - bank.space[2]) @ bank.space[3], dim=1).to(self._dtype)
+        finest = project(finest, *bank.space[2:])
         return Keys(
-            coarse.to(self._dtype).contiguous(),
-            pack(fine[0].to(self._dtype)).flatten(1),
-            quadtree_rows(finest, h // 2, w // 2),
-            h // 2,
-            w // 2,
+            coarse.view(h * w, -1).to(self._dtype),
+            fine.to(self._dtype).view(h, 2, w, 2, -1).transpose(1, 2).reshape(h * w, -1),
+            quadtree_rows(finest.to(self._dtype), h, w),
+            h,
+            w,
         )
 
     @torch.inference_mode()
@@ -258,9 +260,14 @@ def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor
     return mean, basis.to(samples)
 
 
+def project(samples: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    """(M, C) samples about ``mean`` in ``basis`` (C, channels), every row L2-normalised."""
+    return F.normalize(torch.addmm(-(mean @ basis), samples, basis), dim=1)
+
+
 def encoded_size(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """Size near ``pixels`` with the aspect of (height, width), sides multiples of 32."""
-    scale = (pixels / (height * width)) ** 0.5
+    """Size near ``pixels`` with the aspect of (height, width), sides multiples of 32; at most twice the source."""
+    scale = min(2.0, (pixels / (height * width)) ** 0.5)
     return max(32, round(height * scale / 32) * 32), max(32, round(width * scale / 32) * 32)
 
 

@@ -56,16 +56,23 @@ class EfficientNetLiteConfig:
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: output size ceil(size / stride), the odd pad below and right."""
+    """Convolution with TensorFlow's SAME padding: output size ceil(size / stride), the odd pad below and right.
+
+    An uneven pad is made even by a leading zero row or column of the kernel: the same sums without a copy of the input.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        k, s = self.kernel_size[0], self.stride[0]
-        if s == 1:
-            return F.conv2d(x, self.weight, self.bias, 1, k // 2, 1, self.groups)
-        pad_h, pad_w = ((-(-size // s) - 1) * s + k - size for size in x.shape[-2:])
-        pad_h, pad_w = max(pad_h, 0), max(pad_w, 0)
-        x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
-        return F.conv2d(x, self.weight, self.bias, s, 0, 1, self.groups)
+        (top, bottom), (left, right) = (self._pads(size) for size in x.shape[-2:])
+        kernel = self.weight
+        if (top, left) != (bottom, right):
+            kernel = F.pad(kernel, (right - left, 0, bottom - top, 0))
+        return F.conv2d(x, kernel, self.bias, self.stride, (bottom, right), 1, self.groups)
+
+    def _pads(self, size: int) -> tuple[int, int]:
+        """Pad before and after an axis of ``size``."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+        return total // 2, total - total // 2
 
 
 class ConvNorm(nn.Module):
