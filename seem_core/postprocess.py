@@ -6,7 +6,7 @@ class is "no object", and mask logits (Q, H, W) at the size at which the answer 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +33,12 @@ class Panoptic:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """scores: (n,). classes: (n,) int64. masks: (n, H, W) bool."""
+    """scores: (n,). classes: (n,) int64. masks: (n, H, W) bool. queries: (n,) int64, whose masks they are."""
 
     scores: Tensor
     classes: Tensor
     masks: Tensor
+    queries: Tensor
 
 
 def panoptic_segmentation(
@@ -48,25 +49,57 @@ def panoptic_segmentation(
     A query counts if its best class is one and its score is above `object_threshold` (official: 0.8; demo 0.4), and if
     at least `overlap_threshold` (0.8) of its own mask remains its. Regions of one uncountable class are merged.
     """
+    return panoptic_segmentation_of(
+        class_logits,
+        lambda query: mask_logits[query],
+        things,
+        (mask_logits.shape[1], mask_logits.shape[2]),
+        object_threshold=object_threshold,
+        overlap_threshold=overlap_threshold,
+    )
+
+
+def panoptic_segmentation_of(
+    class_logits: Tensor,
+    mask_of: Callable[[int], Tensor],
+    things: Set[int],
+    size: tuple[int, int],
+    *,
+    object_threshold: float,
+    overlap_threshold: float,
+) -> Panoptic:
+    """`panoptic_segmentation` with masks made one at a time: `mask_of` gives the (H, W) logits of one query.
+
+    Four maps of `size` exist at a time, however many queries there are. The first query wins ties.
+    """
     scores, classes = class_logits.softmax(dim=-1).max(dim=-1)
-    kept = (classes != class_logits.shape[-1] - 1) & (scores > object_threshold)
-    ids = torch.zeros(mask_logits.shape[1:], dtype=torch.int32, device=mask_logits.device)
-    if not kept.any():
-        return Panoptic(ids, ())
-    scores, classes, probabilities = scores[kept], classes[kept], mask_logits[kept].sigmoid()
-    owner = (scores[:, None, None] * probabilities).argmax(dim=0)
+    kept = ((classes != class_logits.shape[-1] - 1) & (scores > object_threshold)).nonzero()[:, 0].tolist()
+    ids = torch.zeros(size, dtype=torch.int32, device=class_logits.device)
+    best = torch.full(size, -1.0, device=ids.device)
+    sure = torch.zeros(size, dtype=torch.bool, device=ids.device)  # the owner's own mask covers the pixel
+    owner = torch.full(size, -1, dtype=torch.int32, device=ids.device)
+    own_pixels = []
+    for k, query in enumerate(kept):
+        probability = mask_of(query).sigmoid()
+        own = probability >= 0.5
+        own_pixels.append(int(own.sum()))
+        claim = scores[query] * probability
+        better = claim > best
+        owner[better] = k
+        sure = torch.where(better, own, sure)
+        best = torch.where(better, claim, best)
     segments: list[Segment] = []
     merged: dict[int, int] = {}  # uncountable class -> id
-    for k, (score, class_index) in enumerate(zip(scores.tolist(), classes.tolist(), strict=True)):
-        own = probabilities[k] >= 0.5
+    for k, query in enumerate(kept):
+        class_index = int(classes[query])
         won = owner == k
-        region = won & own
-        if not region.any() or won.sum().item() / own.sum().item() < overlap_threshold:
+        region = won & sure
+        if not region.any() or int(won.sum()) / own_pixels[k] < overlap_threshold:
             continue
         if class_index in merged:
             ids[region] = merged[class_index]
             continue
-        segments.append(Segment(len(segments) + 1, class_index, class_index in things, score))
+        segments.append(Segment(len(segments) + 1, class_index, class_index in things, float(scores[query])))
         ids[region] = len(segments)
         if class_index not in things:
             merged[class_index] = len(segments)
@@ -94,4 +127,4 @@ def instance_segmentation(
     logits = mask_logits[query]
     masks = logits > 0
     certainty = (logits.sigmoid() * masks).sum(dim=(1, 2)) / (masks.sum(dim=(1, 2)) + 1e-6)
-    return Instances(best * certainty, classes, masks)
+    return Instances(best * certainty, classes, masks, query)

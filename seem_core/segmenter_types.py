@@ -102,8 +102,8 @@ class Prediction:
         """
         best = torch.zeros(self.geometry.source, device=self.logits.device)
         owner = torch.zeros(self.geometry.source, dtype=torch.int32, device=self.logits.device)
-        for object_id, logits in zip(self.ids, torch.split(self.logits, 1), strict=True):
-            full = self._source_logits(logits)
+        for n, object_id in enumerate(self.ids):
+            full = self._source_logits(self.logits[n : n + 1])
             owner[full > best] = object_id
             torch.maximum(best, full, out=best)
         labels: npt.NDArray[np.int32] = owner.cpu().numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from seem_core.class_embeddings import class_embeddings, clean_name
-from seem_core.coco import BACKGROUND, COCO_PANOPTIC, COCO_STUFF, COCO_THINGS
+from seem_core.coco import BACKGROUND, COCO_STUFF
 from seem_core.errors import CheckpointError, PromptError
 from seem_core.text import TextEncoder
 
@@ -48,9 +48,11 @@ class Vocabulary:
         return Vocabulary(self.names, self.embeddings.to(like.device), self.things)
 
 
-def coco_vocabulary(embeddings: Tensor) -> Vocabulary:
-    """COCO's 133 classes with (134, C) embeddings, as a converted checkpoint holds them."""
-    return Vocabulary(COCO_PANOPTIC, embeddings, frozenset(range(len(COCO_THINGS))))
+def stored_vocabulary(classes: Sequence[str], embeddings: Tensor) -> Vocabulary:
+    """The vocabulary that a checkpoint holds: (K + 1, C) embeddings of K classes and, last, the background."""
+    if not classes or classes[-1] != BACKGROUND:
+        raise CheckpointError(f"the last of the classes of a checkpoint is {BACKGROUND!r}; convert the file again")
+    return Vocabulary(tuple(classes[:-1]), embeddings, _countable(classes[:-1]))
 
 
 def make_vocabulary(
@@ -72,5 +74,9 @@ def make_vocabulary(
     if not stripped:
         raise PromptError("the vocabulary is empty; give at least one class name")
     embeddings = class_embeddings(encoder, [*stripped, BACKGROUND], cache=cache, progress=progress)
-    things = frozenset(i for i, name in enumerate(stripped) if clean_name(name) not in _UNCOUNTABLE)
-    return Vocabulary(tuple(stripped), embeddings, things)
+    return Vocabulary(tuple(stripped), embeddings, _countable(stripped))
+
+
+def _countable(names: Sequence[str]) -> frozenset[int]:
+    """Indices of all names that COCO does not count as stuff."""
+    return frozenset(i for i, name in enumerate(names) if clean_name(name) not in _UNCOUNTABLE)
