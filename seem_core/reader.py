@@ -303,11 +303,15 @@ class DenseReader(nn.Module):
             mask=masks,
         )
 
-    def read(self, features: FrameFeatures, memory: Memory, previous: FrameValues) -> Reading:
-        """Masks of the objects of ``memory`` on these frames; ``previous`` is the frame just before."""
+    def read(self, features: FrameFeatures, memory: Memory, previous: FrameValues, top_k: int | None = None) -> Reading:
+        """Masks of the objects of ``memory`` on these frames; ``previous`` is the frame just before.
+
+        ``top_k`` takes the place of the configuration's.
+        """
+        top_k = self.config.top_k if top_k is None else top_k
         b, n = memory.value.shape[:2]
         h, w = features.stride16.shape[-2:]
-        read, best = self._match(features.key.flatten(2), memory)  # (B, N (Cv + 1), L), (B, 1, L)
+        read, best = self._match(features.key.flatten(2), memory, top_k)  # (B, N (Cv + 1), L), (B, 1, L)
         local, local_best = self._match_locally(features.local_key, previous)
         read, local = read.reshape(b * n, -1, h, w), local.reshape(b * n, -1, *local.shape[-2:])
         logits, scores = self.decoder(
@@ -322,7 +326,7 @@ class DenseReader(nn.Module):
             local_prior=local[:, -1].view(b, n, *local.shape[-2:]),
         )
 
-    def _match(self, key: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def _match(self, key: Tensor, memory: Memory, top_k: int = 0) -> tuple[Tensor, Tensor]:
         """key (B, Ck, L) -> values read (B, N (Cv + 1), L), best cosine (B, 1, L)."""
         scale = self.sharpness[0].clamp(max=MAX_SHARPNESS).exp()
         query = (key * scale).transpose(1, 2)  # (B, L, Ck)
@@ -333,16 +337,8 @@ class DenseReader(nn.Module):
         for start in range(0, query.shape[1], block):
             affinity = query[:, start : start + block] @ memory.key  # (B, block, M)
             best.append(affinity.amax(2))
-            read.append(values @ self._weights(affinity).transpose(1, 2).to(values.dtype))
+            read.append(values @ _weights(affinity, top_k).transpose(1, 2).to(values.dtype))
         return torch.cat(read, 2), torch.cat(best, 1)[:, None] / scale
-
-    def _weights(self, affinity: Tensor) -> Tensor:
-        """Softmax over the last axis, over the ``top_k`` largest alone where the configuration says so."""
-        top_k = self.config.top_k
-        if not 0 < top_k < affinity.shape[2]:
-            return affinity.softmax(2)
-        kept = affinity.topk(top_k, dim=2, sorted=False)
-        return torch.zeros_like(affinity).scatter_(2, kept.indices, kept.values.softmax(2).to(affinity.dtype))
 
     def _match_locally(self, key: Tensor, previous: FrameValues) -> tuple[Tensor, Tensor]:
         """key (B, Cl, h, w) -> values read (B, N, Cw + 1, h, w), best cosine (B, 1, h, w).
@@ -383,6 +379,14 @@ def probabilities(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return logits.sigmoid()
     return torch.cat([torch.zeros_like(logits[:, :1]), logits], 1).softmax(1)[:, 1:]
+
+
+def _weights(affinity: Tensor, top_k: int) -> Tensor:
+    """Softmax over the last axis, over the ``top_k`` largest alone if that is not 0."""
+    if not 0 < top_k < affinity.shape[2]:
+        return affinity.softmax(2)
+    kept = affinity.topk(top_k, dim=2, sorted=False)
+    return torch.zeros_like(affinity).scatter_(2, kept.indices, kept.values.softmax(2).to(affinity.dtype))
 
 
 def _tiles(maps: Tensor, halo: int) -> Tensor:

@@ -48,6 +48,7 @@ class LearnedConfig:
     pixels       area of the encoded image; the source is resized to about that, sides multiples of 16
     every        one frame in so many goes into the bank of recent frames
     max_recent   most recent frames in the bank (the previous frame is read besides)
+    top_k        cells that vote per cell in the global matching; 0 = all
     min_quality  a frame on which an object's expected IoU is lower is not remembered for it
     max_bytes    bound of the bank
     """
@@ -55,6 +56,7 @@ class LearnedConfig:
     pixels: int = 480 * 864
     every: int = 5
     max_recent: int = 3
+    top_k: int = 32
     min_quality: float = 0.3
     max_bytes: int = 512 * MEGABYTE
 
@@ -183,7 +185,7 @@ class LearnedTracker:
         found = _Found(self._ids, *(torch.zeros(len(self._ids), *s, device=self._device) for s in ((h, w), (), ())))
         for entries, ids in self._groups():
             memory, previous = self._memory(entries, ids)
-            reading = self._reader.read(features, memory, previous)
+            reading = self._reader.read(features, memory, previous, self.config.top_k)
             rows = torch.tensor([self._ids.index(i) for i in ids], device=self._device)
             found.logits[rows] = reading.logits[0].float()
             found.presence[rows] = reading.presence[0].float().sigmoid()
