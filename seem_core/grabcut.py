@@ -1,8 +1,11 @@
-"""Masks from clicks, boxes and scribbles with colour models alone (GrabCut, Rother et al., SIGGRAPH 2004).
+"""Masks from clicks, boxes and scribbles, by colour alone (GrabCut; Rother et al., SIGGRAPH 2004).
 
-No weights are needed: this is what a tracker without a promptable model starts from. Each object is segmented on its
-own, on a crop around its prompts at a reduced size, so the time is bounded whatever the picture's size; the border is
-then refined on the full picture. The same input gives the same mask.
+No network is needed: this is what a tracker without a promptable model starts from. Each object is segmented on its
+own, in two steps, both on a reduced picture, so that the time is bounded whatever the picture's size:
+
+    seeds (strokes, the core of a box)  ->  SeedModel: how likely each pixel belongs  ->  GrabCut on a closer crop
+
+The mask is then brought to full size along the picture's edges. The same input gives the same mask.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seem_core.errors import MaskError, PromptError
+from seem_core.prompt_window import Box, Stroke, Window, hull
 from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
@@ -25,6 +29,7 @@ from seem_core.prompts import (
     ScribblePrompt,
     TextPrompt,
 )
+from seem_core.seed_prior import FROM_BOX, FROM_CLICK, SeedModel, geodesic, smooth_colours
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -40,7 +45,7 @@ def masks_from_prompts(
 
     ``image`` is (H, W, 3) uint8 RGB; masks are (H, W) bool; prompts are in pixels of the image. A `MaskPrompt` passes
     through, unless points or scribbles of the same object correct it. ``previous`` holds what is known of an object
-    (last frame, last round): points and scribbles then correct that mask. Objects may overlap; a positive point of one
+    (last frame, last round): points and scribbles then correct that mask, a box starts anew. Objects may overlap; a positive point of one
     object is a negative one of all others. Except for an empty `MaskPrompt`, a mask is never empty.
 
     Raises PromptError for a prompt outside the image, for an object with negative points alone, and for reference and
@@ -60,21 +65,12 @@ def masks_from_prompts(
     return masks
 
 
-@dataclass(frozen=True)
-class _Stroke:
-    """A point or scribble: (K, 2) x, y in image pixels."""
-
-    points: npt.NDArray[np.float64]
-    width: float
-    positive: bool
-
-
 @dataclass
 class _Evidence:
     """All that is known of one object."""
 
-    strokes: list[_Stroke] = field(default_factory=list)
-    box: tuple[float, float, float, float] | None = None
+    strokes: list[Stroke] = field(default_factory=list)
+    box: Box | None = None
     mask: Mask | None = None
 
 
@@ -87,19 +83,19 @@ def _gather(prompts: Sequence[Prompt], shape: tuple[int, int], previous: Mapping
                 _check_mask(mask, shape)
                 own.mask = mask if own.mask is None else own.mask | mask
             case PointPrompt(x=x, y=y, positive=positive):
-                own.strokes.append(_Stroke(_inside(((x, y),), shape), 1.0, positive))
+                own.strokes.append(Stroke(_inside(((x, y),), shape), 1.0, positive))
             case ScribblePrompt(points=points, width=width, positive=positive):
-                own.strokes.append(_Stroke(_inside(points, shape), max(1.0, width), positive))
+                own.strokes.append(Stroke(_inside(points, shape), max(1.0, width), positive))
             case BoxPrompt(x0=x0, y0=y0, x1=x1, y1=y1):
                 box = _clipped_box((x0, y0, x1, y1), shape)
-                own.box = box if own.box is None else _hull(own.box, box)
+                own.box = box if own.box is None else hull(own.box, box)
             case ReferencePrompt() | TextPrompt():
                 kind = "a reference picture" if isinstance(prompt, ReferencePrompt) else "a text"
                 raise PromptError(
                     f"{kind} as prompt needs a SEEM model; give a mask, a box, points or a scribble instead"
                 )
     for object_id, own in evidence.items():
-        if own.mask is None and object_id in previous:
+        if own.mask is None and own.box is None and object_id in previous:
             _check_mask(previous[object_id], shape)
             own.mask = previous[object_id]
         known = own.mask is not None and bool(own.mask.any())
@@ -118,19 +114,13 @@ def _inside(points: Iterable[tuple[float, float]], shape: tuple[int, int]) -> np
     return array
 
 
-def _clipped_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> tuple[float, float, float, float]:
+def _clipped_box(box: Box, shape: tuple[int, int]) -> Box:
     """A box may stick out of the image, as objects do; it must touch it."""
     x0, y0, x1, y1 = max(0.0, box[0]), max(0.0, box[1]), min(shape[1] - 1.0, box[2]), min(shape[0] - 1.0, box[3])
     if not (x0 <= x1 and y0 <= y1 and np.isfinite(box).all()):
         given = ",".join(f"{v:g}" for v in box)
         raise PromptError(f"box {given} is outside the image, which is {shape[1]}x{shape[0]}")
     return x0, y0, x1, y1
-
-
-def _hull(
-    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
 def _check_mask(mask: Mask, shape: tuple[int, int]) -> None:
@@ -141,67 +131,184 @@ def _check_mask(mask: Mask, shape: tuple[int, int]) -> None:
         )
 
 
-# First cut: whole-picture GrabCut from a core and a rim.
-_WORKING = 240  # pixels, the longer side of what is looked for
+_PRIOR_SIDE = 112  # pixels: short side of the picture (click), longer side of the box, where the prior is computed
+_CUT_SIDE = 200  # pixels: longer side of the object where GrabCut runs
+_LONGEST_SIDE = 896  # pixels: longer side of the picture there, for very long pictures
+_REFINE_SIDE = 960  # pixels: longer side of the crop where the border is refined
+_BOX_MARGIN = 0.5  # of the box: how much of its surroundings is looked at
+_CUT_MARGIN = 0.6  # of the likely object
+_BOX_CORE = 0.35  # of the ellipse in the box: taken for the object
+_CLICK_RADIUS = 3  # pixels at prior size: taken for the object around a click
+_SURELY_NOT, _SURELY = 0.05, 0.75  # prior probabilities that GrabCut may not change
+_REACH = 0.3  # of the known object's size: how far a correction may move its border
+_UNSURE = 0.05  # of that size: the border's blur
+_ROUNDS = 2
 
 
-def _segment(image: Image, own: _Evidence, others: Sequence[_Stroke]) -> Mask:
+@dataclass(frozen=True, eq=False)
+class Seeds:
+    """Where a `SeedModel` starts from: seed pixels (h, w) of object and background, and how far out each pixel lies."""
+
+    window: Window
+    inside: Mask
+    outside: Mask
+    place: Soft
+
+
+def _segment(image: Image, own: _Evidence, others: Sequence[Stroke]) -> Mask:
     shape = (image.shape[0], image.shape[1])
-    box = own.box or _guess_box(own, shape)
-    margin = 0.5
-    grow_x, grow_y = margin * (box[2] - box[0] + 1), margin * (box[3] - box[1] + 1)
-    left, top = int(max(0, box[0] - grow_x)), int(max(0, box[1] - grow_y))
-    right, bottom = int(min(shape[1], box[2] + 1 + grow_x)), int(min(shape[0], box[3] + 1 + grow_y))
-    crop = image[top:bottom, left:right]
-    scale = min(1.5, _WORKING / max(box[2] - box[0] + 1, box[3] - box[1] + 1))
-    w, h = max(8, round(crop.shape[1] * scale)), max(8, round(crop.shape[0] * scale))
-    small = cv2.resize(crop, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    fx, fy = w / crop.shape[1], h / crop.shape[0]
-    xs = (np.arange(w) + 0.5) / fx + left - 0.5
-    ys = ((np.arange(h) + 0.5) / fy + top - 0.5)[:, None]
-    inside = (xs >= box[0]) & (xs <= box[2]) & (ys >= box[1]) & (ys <= box[3])
-    radius = np.hypot(
-        (xs - (box[0] + box[2]) / 2) / ((box[2] - box[0] + 1) / 2),
-        (ys - (box[1] + box[3]) / 2) / ((box[3] - box[1] + 1) / 2),
-    )
-    trimap = np.full((h, w), cv2.GC_BGD, np.uint8)
-    trimap[inside] = cv2.GC_PR_BGD
-    trimap[inside & (radius < 1.1)] = cv2.GC_PR_FGD
+    positive = [s for s in own.strokes if s.positive]
+    negative = [s for s in own.strokes if not s.positive] + list(others)
+    known = own.mask is not None and bool(own.mask.any())
     if own.mask is not None and own.mask.any():
-        known = cv2.resize(own.mask[top:bottom, left:right].astype(np.uint8), (w, h), interpolation=cv2.INTER_AREA) > 0
-        trimap[:] = np.where(known, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+        window, prior = _prior_from_mask(image, own.mask, own, positive, negative)
+    elif own.box is not None:
+        seeds = seeds_from_box(own.box, shape, positive, negative)
+        window, prior = seeds.window, _prior(image, seeds, FROM_BOX) * seeds.window.in_box(own.box)
     else:
-        trimap[radius < 0.3] = cv2.GC_FGD
-    positive = np.zeros((h, w), np.uint8)
-    for stroke in [*own.strokes, *others]:
-        p = np.column_stack([(stroke.points[:, 0] + 0.5 - left) * fx, (stroke.points[:, 1] + 0.5 - top) * fy])
-        width = max(5, round(stroke.width * scale))
-        own_positive = stroke.positive and not any(stroke is o for o in others)
-        canvas = np.zeros((h, w), np.uint8)
-        cv2.polylines(canvas, [np.floor(p).astype(np.int32)], False, 1, width)
-        trimap[canvas > 0] = cv2.GC_FGD if own_positive else cv2.GC_BGD
-        if own_positive:
-            positive |= canvas
-    found = _grabcut(small, trimap, 3)
+        seeds = seeds_from_strokes(positive, shape, negative)
+        window, prior = seeds.window, _prior(image, seeds, FROM_CLICK)
+    strokes = window.drawn(positive, 3)
+    likely = prior > _best_threshold(prior)
+    likely = _touched(likely | strokes, strokes) if not known and own.box is None else likely | strokes
+    cut = Window.around(window.extent(likely), _CUT_MARGIN, shape, _CUT_SIDE)
+    closer = cut.taken_over(prior, window)
+    found = _cut(cut.shrink(image), closer, cut.drawn(positive, 3), cut.drawn(negative, 3), not known)
+    if own.box is not None and own.mask is None:
+        found &= cut.in_box(own.box)
+    return _to_picture(image, cut, found, own.box or window.extent(likely))
+
+
+def seeds_from_box(
+    box: Box, shape: tuple[int, int], positive: Sequence[Stroke] = (), negative: Sequence[Stroke] = ()
+) -> Seeds:
+    """The core of the ellipse in the box against everything outside the box; places are radii of that ellipse."""
+    window = Window.around(box, _BOX_MARGIN, shape, _PRIOR_SIDE)
+    place = window.ellipse(box)
+    refused, wanted = window.drawn(negative, 3), window.drawn(positive, 3)
+    core = place < max(_BOX_CORE, float(place.min()) + 1e-6)
+    outside = (~window.in_box(box) | refused) & ~wanted
+    if not outside.any():  # a box around the whole picture: its corners are all that is left
+        outside = (place >= np.quantile(place, 0.9)) & ~wanted
+    return Seeds(window, (core & ~refused) | wanted, outside, place)
+
+
+def seeds_from_strokes(positive: Sequence[Stroke], shape: tuple[int, int], negative: Sequence[Stroke] = ()) -> Seeds:
+    """Strokes with a little around them against negative ones and the picture's rim; places are distances."""
+    H, W = shape
+    scale = min(1.0, _PRIOR_SIDE / min(H, W), _LONGEST_SIDE / max(H, W))
+    window = Window(0, 0, W, H, max(8, round(H * scale)), max(8, round(W * scale)))
+    wide = 2 * _CLICK_RADIUS + 1
+    refused = window.drawn(negative, wide)
+    inside = (window.drawn(positive, wide) & ~refused) | window.drawn(positive, 3)
+    outside = refused.copy()
+    outside[[0, 1, -2, -1]] = outside[:, [0, 1, -2, -1]] = True
+    place = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) / min(window.h, window.w)
+    return Seeds(window, inside, outside & ~inside, np.asarray(place, dtype=np.float32))
+
+
+def _prior(image: Image, seeds: Seeds, model: SeedModel) -> Soft:
+    """(h, w) probabilities; where one side has no seed at all, whatever is not the other's is as likely as not."""
+    if not (seeds.inside.any() and seeds.outside.any()):
+        return np.where(seeds.outside, np.float32(0), np.float32(0.5))
+    return model(seeds.window.shrink(image), seeds.inside, seeds.outside, seeds.place)
+
+
+def _prior_from_mask(
+    image: Image, known: Mask, own: _Evidence, positive: Sequence[Stroke], negative: Sequence[Stroke]
+) -> tuple[Window, Soft]:
+    """What is known already, less sure near its border; nothing far from it or on the side of negative strokes."""
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    box: Box = (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1]))
+    for around in [*([own.box] if own.box else []), *(stroke.box for stroke in positive)]:
+        box = hull(box, around)
+    window = Window.around(box, _BOX_MARGIN, (known.shape[0], known.shape[1]), _CUT_SIDE)
+    small = np.asarray(window.shrink(known.astype(np.float32)), dtype=np.float32)  # (h, w)
+    size = max(4.0, float(np.sqrt(small.sum())))
+    wanted, refused = window.drawn(positive, 3), window.drawn(negative, 3)
+    seeds = (small > 0.5) | wanted
+    reachable = cv2.distanceTransform((~seeds).astype(np.uint8), cv2.DIST_L2, 5) < _REACH * size
+    blur = max(1.0, _UNSURE * size)
+    prior = np.clip(cv2.GaussianBlur(small, (0, 0), blur), _SURELY_NOT + 0.01, _SURELY - 0.01) * reachable
+    core = cv2.distanceTransform((small > 0.5).astype(np.uint8), cv2.DIST_L2, 5) > 2 * blur
+    prior = np.where(core, np.float32(1), prior)
+    if (wanted | refused).any():
+        colours = smooth_colours(window.shrink(image))
+        to_wanted, to_refused = (_way(strokes, colours, seeds) for strokes in (wanted, refused))
+        prior = np.maximum(prior, (1 - to_wanted) * reachable / 2)
+        prior = np.where(to_refused < to_wanted, prior * to_refused**2, prior)
+    return window, np.asarray(prior, dtype=np.float32)
+
+
+def _way(strokes: Mask, colours: Soft, known: Mask) -> Soft:
+    """(h, w) Geodesic distance to the strokes, 1 at (and beyond) the distance of half of the known object."""
+    if not strokes.any():
+        return np.ones(strokes.shape, np.float32)
+    way = geodesic(colours, strokes)
+    return np.asarray(np.minimum(way / (np.median(way[known]) + 1e-6), 1), dtype=np.float32)
+
+
+def _cut(image: npt.NDArray[Any], prior: Soft, positive: Mask, negative: Mask, connected: bool) -> Mask:
+    """GrabCut from a prior; with ``connected`` only pieces that a positive stroke touches are kept."""
+    threshold = _best_threshold(prior)
+    trimap = np.where(prior > threshold, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    trimap[prior < min(_SURELY_NOT, 0.6 * threshold)] = cv2.GC_BGD
+    trimap[prior > max(_SURELY, threshold)] = cv2.GC_FGD
+    trimap[positive] = cv2.GC_FGD
+    trimap[negative & ~positive] = cv2.GC_BGD
+    start = (trimap & 1).astype(np.bool_)
+    found = _grabcut(image, trimap, _ROUNDS)
     if not found.any():
-        found = (radius < 1) & inside
+        found = start
+    return _touched(found, positive) if connected and positive.any() else found
+
+
+def _touched(found: Mask, seeds: Mask) -> Mask:
+    _, pieces = cv2.connectedComponents(found.astype(np.uint8), connectivity=4)
+    kept = np.isin(pieces, np.unique(np.asarray(pieces)[seeds & found]))
+    return np.asarray(kept & found) if (kept & found).any() else found
+
+
+def _to_picture(image: Image, window: Window, found: Mask, fallback: Box) -> Mask:
+    """(H, W) mask: ``found`` enlarged along the picture's edges, or the ellipse in ``fallback`` if it is empty."""
+    shape = (image.shape[0], image.shape[1])
     full = np.zeros(shape, np.bool_)
-    up = cv2.resize(found.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    full[top:bottom, left:right] = up > 0.5
-    if not full.any():
-        x, y = round((box[0] + box[2]) / 2), round((box[1] + box[3]) / 2)
-        full[y, x] = True
+    if not found.any():
+        found = window.ellipse(fallback) <= 1
+    height, width = window.bottom - window.top, window.right - window.left
+    soft = found.astype(np.float32)
+    zoom = min(1.0, _REFINE_SIDE / max(height, width)) * width / window.w
+    if zoom > 1.2:
+        size = (round(window.w * zoom), round(window.h * zoom))
+        guide = cv2.cvtColor(cv2.resize(window.crop(image), size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        soft = _guided(cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR), guide, max(2, round(2 * zoom)))
+    full[window.top : window.bottom, window.left : window.right] = (
+        cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    )
+    if not full.any():  # smaller than a pixel
+        x, y = round((fallback[0] + fallback[2]) / 2), round((fallback[1] + fallback[3]) / 2)
+        full[min(y, shape[0] - 1), min(x, shape[1] - 1)] = True
     return full
 
 
-def _guess_box(own: _Evidence, shape: tuple[int, int]) -> tuple[float, float, float, float]:
-    points = np.concatenate([s.points for s in own.strokes if s.positive] or [np.zeros((0, 2))])
-    if own.mask is not None and own.mask.any():
-        ys, xs = np.nonzero(own.mask)
-        points = np.concatenate([points, [[xs.min(), ys.min()], [xs.max(), ys.max()]]])
-    reach = min(shape) / 4
-    (x0, y0), (x1, y1) = points.min(0) - reach, points.max(0) + reach
-    return max(0.0, x0), max(0.0, y0), min(shape[1] - 1.0, x1), min(shape[0] - 1.0, y1)
+def _guided(soft: npt.NDArray[Any], guide: npt.NDArray[Any], radius: int, epsilon: float = 1e-4) -> npt.NDArray[Any]:
+    """Guided filter (He et al., ECCV 2010) of (h, w) by a grey picture."""
+
+    def mean(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return cv2.blur(values, (2 * radius + 1, 2 * radius + 1))
+
+    grey = guide.astype(np.float32) / 255
+    mean_grey, mean_soft = mean(grey), mean(soft)
+    slope = (mean(grey * soft) - mean_grey * mean_soft) / (mean(grey * grey) - mean_grey**2 + epsilon)
+    return np.asarray(mean(slope) * grey + mean(mean_soft - slope * mean_grey))
+
+
+def _best_threshold(prior: Soft) -> float:
+    """The threshold whose mask has the best expected IoU if the prior is right."""
+    values = np.sort(prior, axis=None)[::-1].astype(np.float64)
+    inside = np.cumsum(values)
+    expected = inside / (np.arange(1, len(values) + 1) + inside[-1] - inside + 1e-9)
+    return float(min(values[expected.argmax()], 0.999)) - 1e-6
 
 
 def _grabcut(small: npt.NDArray[Any], trimap: npt.NDArray[np.uint8], rounds: int) -> Mask:
