@@ -309,7 +309,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
                 if frame.index in (500, 1990):
                     gc.collect()
                     sizes.append(tracemalloc.get_traced_memory()[0])
-                    alive.append(sum(isinstance(thing, Frame) for thing in gc.get_objects()))
+                    alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
     finally:
         tracemalloc.stop()
     assert max(alive) <= 4 + 2
