@@ -45,8 +45,9 @@ def masks_from_prompts(
 
     ``image`` is (H, W, 3) uint8 RGB; masks are (H, W) bool; prompts are in pixels of the image. A `MaskPrompt` passes
     through, unless points or scribbles of the same object correct it. ``previous`` holds what is known of an object
-    (last frame, last round): points and scribbles then correct that mask, a box starts anew. Objects may overlap; a positive point of one
-    object is a negative one of all others. Except for an empty `MaskPrompt`, a mask is never empty.
+    (last frame, last round): points and scribbles then correct that mask, a box starts anew. Objects may overlap; a
+    positive point of one object is a negative one of all others. Except for an empty `MaskPrompt`, a mask is never
+    empty.
 
     Raises PromptError for a prompt outside the image, for an object with negative points alone, and for reference and
     text prompts, which need a SEEM model; MaskError for a mask of another size.

@@ -84,7 +84,7 @@ def test_a_mask_passes_through() -> None:
 
 
 def test_negative_points_and_points_of_other_objects_are_left_out() -> None:
-    image, disc, square = scene()
+    image, _, square = scene()
     box = BoxPrompt(10, 15, 112, 70, 1)
     alone = masks_from_prompts(image, [box, PointPrompt(35, 45), PointPrompt(90, 40, positive=False)])[1]
     assert not alone[40, 90]
@@ -107,7 +107,7 @@ def test_points_correct_what_is_known() -> None:
 
 
 def test_a_box_starts_anew() -> None:
-    image, disc, square = scene()
+    image, _, square = scene()
     box = BoxPrompt(16, 26, 54, 64)
     np.testing.assert_array_equal(
         masks_from_prompts(image, [box], previous={1: square})[1], masks_from_prompts(image, [box])[1]

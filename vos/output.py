@@ -265,12 +265,14 @@ def _written_by_run(folder: Path) -> Iterator[Path]:
         run = read_run(folder)
         if run.state == "running":  # it was killed: a mask may be there whose line is not
             tracked, digits = range(*run.tracked), _digits(run)
-            yield from (p for p in masks.glob("[0-9]*.png") if _is_frame(p.stem, digits) and int(p.stem) in tracked)
+            yield from (
+                p for p in sorted(masks.glob("[0-9]*.png")) if _is_frame(p.stem, digits) and int(p.stem) in tracked
+            )
         yield from (folder / name for name in run.rendered if name in _RENDERED)
     except InputError as error:
         log.warning("not every file of the earlier run is known: %s", error)
-    yield from masks.glob(".*.png.*-*.part")
-    yield from folder.glob(".run.json.*-*.part")
+    yield from sorted(masks.glob(".*.png.*-*.part"))
+    yield from sorted(folder.glob(".run.json.*-*.part"))
     yield folder / FRAMES_FILE
     yield folder / RUN_FILE
 
