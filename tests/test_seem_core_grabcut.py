@@ -84,7 +84,7 @@ def test_a_mask_passes_through() -> None:
 
 
 def test_negative_points_and_points_of_other_objects_are_left_out() -> None:
-    image, _, square = scene()
+    image, disc, square = scene()
     box = BoxPrompt(10, 15, 112, 70, 1)
     alone = masks_from_prompts(image, [box, PointPrompt(35, 45), PointPrompt(90, 40, positive=False)])[1]
     assert not alone[40, 90]
