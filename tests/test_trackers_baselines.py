@@ -88,6 +88,15 @@ def test_flow_follows_motion() -> None:
     assert overlap(result.mask(1), square(80, 40)) < 0.3
 
 
+def test_flow_is_less_sure_after_a_cut() -> None:
+    tracker = FlowTracker()
+    tracker.step(shifted(0), [MaskPrompt(square(80, 40))])
+    followed = tracker.step(shifted(3)).scores[0]
+    cut = tracker.step(255 - shifted(3)).scores[0]
+    assert followed > 0.8
+    assert cut < 0.6
+
+
 def test_flow_says_when_an_object_left() -> None:
     tracker = FlowTracker()
     tracker.step(shifted(0), [MaskPrompt(square(0, 40, 20))])

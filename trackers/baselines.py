@@ -18,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 Soft = npt.NDArray[np.float32]
 
 _MAX_BYTE_ID = 255
+_GREY_LEVELS = 32  # difference to the warped previous frame at which a pixel counts 1/e
 _INSIDE = 0.5  # a pixel belongs to an object from this soft value on
 
 
@@ -68,7 +69,8 @@ class FlowTracker:
 
     Flow and soft masks live at a working size (``short_side`` pixels at most), label maps at source size are made one
     object at a time, so that memory at source size does not grow with the number of objects. The score of an object
-    is the mean of its soft mask over its own pixels: it sinks as warping washes the border out.
+    is the mean over its pixels of its soft mask times how well the warped previous frame agrees with this one there:
+    it drops at cuts and occlusions, where there is nothing to follow.
 
     The soft values are sharpened after every warp (``gain``): repeated interpolation would otherwise blur thin
     objects away within a few dozen frames.
@@ -97,15 +99,23 @@ class FlowTracker:
         if not self._ids and not prompts:
             return ObjectMasks((), _empty(shape, ()), np.zeros(0, np.float32), np.zeros(0, np.bool_))
         grey = self._working_grey(image)
+        agreement = np.ones(grey.shape, np.float32)
         if self._ids and self._grey is not None:
-            self._warp(self._grey, grey)
+            agreement = self._warp(self._grey, grey)
         labels = self._labels(shape)
+        given: dict[int, Mask] = {}
         if prompts:
             given = masks_from_prompts(image, prompts, previous=_named_masks(labels, self._ids, prompts))
             self._adopt(given, grey.shape)
             labels = _place(labels, given, self._ids)
         self._grey, self._size = grey, shape
-        scores = np.array([_mean_inside(soft) for soft in self._soft], dtype=np.float32)
+        scores = np.array(
+            [
+                _mean_inside(soft, np.ones_like(soft) if i in given else agreement)
+                for i, soft in zip(self._ids, self._soft, strict=True)
+            ],
+            dtype=np.float32,
+        )
         lost = np.array([not (labels == i).any() for i in self._ids], dtype=np.bool_)
         return ObjectMasks(self._ids, labels, np.where(lost, np.float32(0), scores), lost)
 
@@ -135,13 +145,15 @@ class FlowTracker:
         if scale < 1.0:
             size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        short = 16 - min(grey.shape)  # the flow needs a few patches of 8 pixels each way
-        if short > 0:
+        if min(grey.shape) < 16:  # the flow needs a few patches of 8 pixels each way
             grey = cv2.copyMakeBorder(grey, 0, max(0, 16 - grey.shape[0]), 0, max(0, 16 - grey.shape[1]), 1)
         return np.ascontiguousarray(grey, dtype=np.uint8)
 
-    def _warp(self, before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> None:
-        """Flow from now to before says where each pixel of now came from: the masks are sampled there."""
+    def _warp(self, before: npt.NDArray[np.uint8], now: npt.NDArray[np.uint8]) -> Soft:
+        """Flow from now to before says where each pixel of now came from: the masks are sampled there.
+
+        Returns (h, w) how well the previous frame, sampled there too, agrees with this one: 1 is exactly.
+        """
         h, w = now.shape
         flow = self._flow.calc(now, before, np.zeros((h, w, 2), np.float32))  # (h, w, 2)
         x = flow[..., 0] + np.arange(w, dtype=np.float32)
@@ -149,6 +161,8 @@ class FlowTracker:
         for soft in self._soft:
             moved = cv2.remap(soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
             soft[...] = np.clip((moved - _INSIDE) * self._gain + _INSIDE, 0, 1)
+        difference = cv2.absdiff(now, np.asarray(cv2.remap(before, x, y, cv2.INTER_LINEAR), dtype=np.uint8))
+        return np.asarray(np.exp(difference.astype(np.float32) / np.float32(-_GREY_LEVELS)), dtype=np.float32)
 
     def _labels(self, shape: tuple[int, int]) -> Labels:
         labels = _empty(shape, self._ids)
@@ -221,6 +235,6 @@ def _check_size(known: tuple[int, ...], shape: tuple[int, ...]) -> None:
         raise VideoError(f"a frame is {shape[1]}x{shape[0]}, the frames before {known[1]}x{known[0]}; sizes must agree")
 
 
-def _mean_inside(soft: Soft) -> float:
+def _mean_inside(soft: Soft, agreement: Soft) -> float:
     inside = soft > _INSIDE
-    return float(soft[inside].mean()) if inside.any() else 0.0
+    return float((soft[inside] * agreement[inside]).mean()) if inside.any() else 0.0
