@@ -8,8 +8,10 @@ official names mean: SPEC §10.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -68,8 +70,8 @@ DROPPED_KEYS: tuple[tuple[str, str], ...] = (
 _SHOWN = 4  # names per complaint
 
 
-class Buildable(Protocol):
-    """A configuration: `build` makes the module whose parameters are to be filled."""
+class Buildable(Hashable, Protocol):
+    """A configuration, frozen: `build` makes the module whose parameters are to be filled."""
 
     def build(self) -> nn.Module:
         """The module, with any weights."""
@@ -116,10 +118,11 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in weights.items()}
 
 
-def expected_shapes(config: Buildable) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=32)
+def expected_shapes(config: Buildable) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of all parameters of the module that `config` builds; no memory is taken for them."""
     with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in config.build().state_dict().items()}
+        return MappingProxyType(shapes_of(config.build().state_dict()))
 
 
 @dataclass(frozen=True)

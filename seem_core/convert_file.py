@@ -67,7 +67,7 @@ def convert_file(
             f"there is no configuration {configuration!r}; known are {', '.join(configurations.PRESETS)}"
         )
     weights, origin = rename_keys(read_official(source))
-    preset = _choose_configuration(source, weights, origin, configuration)
+    preset = find_configuration(source, weights, origin, configuration)
     config, warnings = _choose_routing(source, preset, routing, asked_preset=configuration is not None)
     path = stored_path(f"{config.name.rsplit('-', 1)[0]}-{config.routing}") if out is None else Path(out)
     refuse_existing(path, overwrite=overwrite)
@@ -92,7 +92,7 @@ def convert_file(
     return ConvertedFile(path, metadata, warnings)
 
 
-def _choose_configuration(
+def find_configuration(
     source: Path, weights: Mapping[str, Tensor], origin: Mapping[str, str], asked: str | None
 ) -> SeemConfig:
     """The preset asked for, or the first whose names and shapes are those of the file. Raises CheckpointError."""
