@@ -49,6 +49,7 @@ COMMANDS = (
     CommandEntry(
         "render", "cli.render:render", "Make the overlay and the contact sheet of a result again from its masks."
     ),
+    CommandEntry("segment", "cli.segment:segment", "Segment one picture with SEEM: points, boxes, masks, words, all."),
     CommandEntry("batch", "cli.batch:batch", "Track every video of a folder that has a mask beside it."),
     CommandEntry("score", "cli.score:score", "Compare masks with ground truth: J, F and J&F as DAVIS defines them."),
     CommandEntry("davis", "cli.davis:davis", "Run trackers over a DAVIS dataset and print their scores side by side."),

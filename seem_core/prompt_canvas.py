@@ -141,6 +141,7 @@ def _draw_points(canvas: Canvas, mark: ScribblePrompt | PolygonPrompt, geometry:
         return
     scale = (geometry.image[0] / geometry.source[0] + geometry.image[1] / geometry.source[1]) / 2
     thickness = max(1, round(mark.width * scale))
+    fixed = fixed if len(fixed) > 1 else fixed.repeat(2, axis=0)  # one point alone would draw nothing
     if thickness > max(canvas.shape):
         raise PromptError(f"a scribble {mark.width:g} pixels wide covers the whole picture; make it narrower")
     cv2.polylines(canvas, [fixed], False, 1, thickness, shift=_SHIFT)

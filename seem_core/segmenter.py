@@ -98,7 +98,9 @@ class SeemSegmenter:
         self._per_pass = objects_per_pass
         self._texts: OrderedDict[str, TextTokens] = OrderedDict()
         self._references: WeakKeyDictionary[ReferencePrompt, ObjectTokens] = WeakKeyDictionary()
-        self.vocabulary = None if vocabulary is None else self._fitting(vocabulary)
+        self.vocabulary: Vocabulary | None = None
+        if vocabulary is not None:
+            self.use_vocabulary(vocabulary)
 
     def __repr__(self) -> str:
         return f"SeemSegmenter({self.name}, routing {self.model.config.routing}, trained: {self.trained})"
@@ -117,6 +119,21 @@ class SeemSegmenter:
     def reads_previous_mask(self) -> bool:
         """Whether the routing has memory tokens; `demo` has none and goes by the marks alone."""
         return self.model.decoder.routing.has_query_groups
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Tell these classes apart from now on.
+
+        Raises PromptError where the model has no text encoder, CheckpointError for embeddings of another model.
+        """
+        encoder = self.model.text_encoder
+        if encoder is None:
+            raise PromptError(f"model {self.name} has no text encoder and tells no classes apart; leave out vocabulary")
+        if vocabulary.embeddings.shape[1] != encoder.config.projected:
+            raise CheckpointError(
+                f"class embeddings are {vocabulary.embeddings.shape[1]} wide, model {self.name} needs "
+                f"{encoder.config.projected}; make them with this model"
+            )
+        self.vocabulary = vocabulary.to(self.model.decoder.query_content)
 
     # --- pictures ---
 
@@ -345,17 +362,6 @@ class SeemSegmenter:
             assert encoder is not None  # a vocabulary needs one
             logits = class_logits(objects.class_vectors, self.vocabulary.embeddings, encoder.logit_scale)[0]
             return self.vocabulary, logits, masks
-
-    def _fitting(self, vocabulary: Vocabulary) -> Vocabulary:
-        encoder = self.model.text_encoder
-        if encoder is None:
-            raise PromptError(f"model {self.name} has no text encoder and tells no classes apart; leave out vocabulary")
-        if vocabulary.embeddings.shape[1] != encoder.config.projected:
-            raise CheckpointError(
-                f"class embeddings are {vocabulary.embeddings.shape[1]} wide, model {self.name} needs "
-                f"{encoder.config.projected}; make them with this model"
-            )
-        return vocabulary.to(self.model.decoder.query_content)
 
 
 def load_segmenter(

@@ -3,6 +3,7 @@
     148,170          a click on the object          148,170:-       a click beside it ("this is not the object")
     148,170@40#2     object 2, on frame 40          148,170@1.5s    on the frame shown 1.5 seconds into the video
     90,120,210,260   a box x0,y0,x1,y1              cat.png@40      a mask file, on frame 40
+    10,20,40,25,60,9 a scribble or a polygon through (10, 20), (40, 25) and (60, 9); with :- what the object is not
 
 Without ``@`` a prompt applies to the first frame that is tracked; without ``#`` it speaks of object 1.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seem_core.errors import PromptError
-from seem_core.prompts import BoxPrompt, PointPrompt
+from seem_core.prompts import BoxPrompt, PointPrompt, PolygonPrompt, ScribblePrompt, TextPrompt
 from vos.prompts import FramePrompt, Seconds, TimedPrompt, When
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -22,6 +23,8 @@ _WHEN = r"@(?P<when>\d+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?s)"
 _ID = r"#(?P<id>\d+)"
 _POINT = re.compile(rf"(?P<x>{_NUMBER}),(?P<y>{_NUMBER})(?::(?P<sign>[+-]))?(?:{_WHEN})?(?:{_ID})?")
 _BOX = re.compile(rf"(?P<box>{_NUMBER}(?:,{_NUMBER}){{3}})(?:{_WHEN})?(?:{_ID})?")
+_POINTS = re.compile(rf"(?P<points>{_NUMBER}(?:,{_NUMBER})*)(?::(?P<sign>[+-]))?(?:{_WHEN})?(?:{_ID})?")
+_WORDS = re.compile(rf"(?P<text>.+?)(?:{_ID})?", re.DOTALL)
 _MASK_SUFFIX = re.compile(rf"(?P<path>.+?)(?:{_WHEN})?(?:{_ID})?", re.DOTALL)
 
 
@@ -62,6 +65,36 @@ def parse_box(text: str) -> TimedPrompt:
         )
     x0, y0, x1, y1 = (float(number) for number in match["box"].split(","))
     return TimedPrompt(BoxPrompt(x0, y0, x1, y1, _object_id(match) or 1), _when(match))
+
+
+def parse_scribble(text: str, width: float = 3.0) -> TimedPrompt:
+    """``x,y,x,y,...[:+|-][@FRAME|@SECONDSs][#ID]``: a stroke, ``width`` pixels wide. Raises PromptError."""
+    points, match = _points(text, "scribble")
+    return TimedPrompt(ScribblePrompt(points, width, match["sign"] != "-", _object_id(match) or 1), _when(match))
+
+
+def parse_polygon(text: str) -> TimedPrompt:
+    """``x,y,x,y,x,y,...[:+|-][@FRAME|@SECONDSs][#ID]``: an area by its corners. Raises PromptError."""
+    points, match = _points(text, "polygon")
+    return TimedPrompt(PolygonPrompt(points, match["sign"] != "-", _object_id(match) or 1), _when(match))
+
+
+def parse_words(text: str) -> TextPrompt:
+    """``WORDS[#ID]``. Raises PromptError where there are no words."""
+    match = _WORDS.fullmatch(text)
+    if match is None:
+        raise PromptError("a text prompt is empty")
+    return TextPrompt(match["text"], _object_id(match) or 1)
+
+
+def _points(text: str, what: str) -> tuple[tuple[tuple[float, float], ...], re.Match[str]]:
+    match = _POINTS.fullmatch(text.strip())
+    numbers = [] if match is None else [float(number) for number in match["points"].split(",")]
+    if match is None or len(numbers) % 2:
+        raise PromptError(
+            f"{text!r} is not a {what}; write x,y,x,y,... with an optional #ID, such as 10,20,40,25,60,9#2"
+        )
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True)), match
 
 
 def parse_mask(text: str) -> MaskFile:

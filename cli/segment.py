@@ -1,0 +1,185 @@
+"""``vos segment``: SEEM on one picture; points, strokes, boxes, masks, references or words in, masks out, in rounds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import Progress, emit, emit_json, warn
+from cli.options import Device, Json, MaskFormat, MaskKind, OnDevice, Overwrite, Quiet, Threads
+
+if TYPE_CHECKING:
+    from seem_core.geometry import InputSize
+    from seem_core.prompts import Prompt
+    from vos.prompts import TimedPrompt
+
+
+class PrecisionChoice(StrEnum):
+    """Of the image encoder and of the decoder's products; heads, softmax and norms are always fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class QueryChoice(StrEnum):
+    """Which queries answer where an object has marks and words."""
+
+    auto = "auto"
+    object = "object"
+    text = "text"
+    visual = "visual"
+
+
+Several = list[str] | None
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")],
+    point: Annotated[
+        Several, typer.Option("--point", "-p", metavar="X,Y[:+|-][#ID]", help="A click on the object; :- beside it.")
+    ] = None,
+    box: Annotated[
+        Several, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1[#ID]", help="A box around the object.")
+    ] = None,
+    scribble: Annotated[
+        Several, typer.Option("--scribble", metavar="X,Y,X,Y,...[:+|-][#ID]", help="A stroke through these points.")
+    ] = None,
+    width: Annotated[float, typer.Option("--width", min=0.5, help="Width of the scribbles, in pixels.")] = 3.0,
+    polygon: Annotated[
+        Several, typer.Option("--polygon", metavar="X,Y,X,Y,...[:+|-][#ID]", help="An area by its corners.")
+    ] = None,
+    mask: Annotated[
+        Several, typer.Option("--mask", "-m", metavar="PATH[#ID]", help="Mask of the object(s) on the picture.")
+    ] = None,
+    text: Annotated[Several, typer.Option("--text", metavar="WORDS[#ID]", help="The object in words.")] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option("--reference", metavar="IMG", help="Another picture that shows the object.")
+    ] = None,
+    reference_mask: Annotated[
+        list[Path] | None,
+        typer.Option("--reference-mask", metavar="PATH", help="The object's mask there, one per --reference."),
+    ] = None,
+    panoptic: Annotated[bool, typer.Option("--panoptic", help="Segment everything, without prompts.")] = False,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option("--vocabulary", metavar='"A,B,..."', help="Classes to tell apart; by default the model's."),
+    ] = None,
+    output_query: Annotated[
+        QueryChoice, typer.Option("--output-query", help="Which queries answer where there are marks and words.")
+    ] = QueryChoice.auto,
+    previous: Annotated[
+        Path | None, typer.Option("--previous", metavar="PATH", help="masks.png of a round before, to be corrected.")
+    ] = None,
+    round_files: Annotated[
+        list[Path] | None, typer.Option("--round", metavar="FILE.json", help="Prompts of one more round.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|PATH", help="A name of 'vos models list' or a converted file.")
+    ] = "seem-focal-t-v0",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", metavar="SHORT[xLONG]", help="Short side of the encoded picture, and a cap on the long one."
+        ),
+    ] = None,
+    precision: Annotated[PrecisionChoice, typer.Option("--precision", help="Of image encoder and decoder.")] = (
+        PrecisionChoice.fp32
+    ),
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    mask_format: MaskFormat = MaskKind.auto,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.", show_default="NAME_seem"),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Segment objects of one picture with SEEM, by any prompts, in rounds.
+
+    All kinds of prompts may be given several times and together. # says which object; without it, object 1. Negative
+    marks (:-) say what the object is not. Prompts on the command line are the first round; every --round file adds one:
+    prompts add up, and each round reads the masks of the round before (models of routing demo go by the prompts alone).
+
+    A round file is JSON: {"format": 1, "prompts": [...]}, each prompt with its "type" and, if not 1, its "object":
+    {"type": "point", "x": 148, "y": 170, "positive": false}, {"type": "box", "corners": [90, 120, 210, 260]},
+    {"type": "scribble", "points": [[10, 20], [40, 25]], "width": 3}, {"type": "polygon", "points": [...]},
+    {"type": "mask", "path": "cat.png"}, {"type": "text", "text": "the black cat"},
+    {"type": "reference", "image": "other.jpg", "mask": "other.png"}. Paths are relative to the file.
+
+    The folder gets masks.png (palette PNG, one value per object), overlay.png (positive marks green, negative blue) and
+    segments.json (score, area, box and class of each object, and how every round changed them). Without -o it is called
+    after the picture, NAME_seem, in the current folder.
+    """
+    from seem_core.errors import PromptError
+    from vos.prompt_text import parse_box, parse_mask, parse_point, parse_polygon, parse_scribble, parse_words
+    from vos.segment_image import PromptFiles, SegmentOptions, segment_image
+
+    timed = [*map(parse_point, point or ()), *map(parse_box, box or ())]
+    timed += [parse_scribble(line, width) for line in scribble or ()] + [parse_polygon(line) for line in polygon or ()]
+    prompts = [*map(_timeless, timed), *map(parse_words, text or ())]
+    references, masks_there = reference or [], reference_mask or []
+    if len(references) != len(masks_there):
+        raise PromptError(
+            f"{len(references)} --reference and {len(masks_there)} --reference-mask were given; give one mask for each"
+        )
+    files = PromptFiles(
+        tuple(map(parse_mask, mask or ())),
+        tuple(zip(references, masks_there, strict=True)),
+        tuple(round_files or ()),
+        previous,
+    )
+    options = SegmentOptions(
+        model, device.value, _input_size(size), precision.value, output_query.value, _names(vocabulary), panoptic,
+        mask_format.value, threads,
+    )  # fmt: skip
+    folder = out if out is not None else Path(f"{image.resolve().stem}_seem")
+    with Progress("class names", quiet=quiet, unit="sentence") as progress:
+        summary = segment_image(
+            image, folder, prompts, files, options=options, overwrite=overwrite, on_classes=progress
+        )
+    for line in summary.warnings:
+        warn(line)
+    if json:
+        emit_json(asdict(summary))
+    else:
+        emit(*summary.made)
+
+
+def _timeless(timed: TimedPrompt) -> Prompt:
+    from seem_core.errors import PromptError
+
+    if timed.when is not None:
+        raise PromptError("a picture has no frames; leave out @ in prompts")
+    return timed.prompt
+
+
+def _input_size(text: str | None) -> InputSize | None:
+    """``512`` or ``800x1333``. Raises a usage error for anything else."""
+    from seem_core.geometry import InputSize
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
+    short, longest = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, None)
+    if short < 32 or (longest is not None and longest < short):
+        raise typer.BadParameter(f"--size takes SHORT or SHORTxLONG from 32 pixels on, such as 512x1333, not {text}")
+    return InputSize(short, longest)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    from seem_core.errors import PromptError
+
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise PromptError("the vocabulary is empty; give class names, such as --vocabulary 'cat,dog'")
+    return names
