@@ -97,7 +97,7 @@ def main() -> None:
     dtype = getattr(torch, arguments.dtype)
     height, width = arguments.size
     with torch.inference_mode():
-        model = config.build().eval().to(dtype=dtype, memory_format=torch.channels_last)
+        model = config.build().eval().to(memory_format=torch.channels_last).set_precision(dtype)
         image = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
         marks = torch.zeros(arguments.objects, height, width, dtype=torch.bool)
         for n in range(arguments.objects):

@@ -1,5 +1,7 @@
 """The three layers of a SEEM decoder step, all residual and post-norm: read the image, read each other, feed forward.
 
+Products may run in half precision (the weights' own); sums and norms keep the precision of the rows.
+
 Source: Cheng et al., "Masked-attention Mask Transformer" (arXiv:2112.01527) section 3.2; SPEC §5. Shapes: B batch,
 R rows (queries and carried tokens), T prompt tokens, N image cells, C channels.
 """
@@ -25,13 +27,15 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """(B, R, C), (B, T, C), (B, T, C) -> (B, R, C).
+        """(B, R, C), (B, T, C), (B, T, C) -> (B, R, C), computed in the precision of the weights.
 
         allowed: (B or 1, R, T) bool, the same for all heads; a row that may read nothing gets only the output bias.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, R or T, C / heads)
+            F.linear(x.to(w.dtype), w, b)
+            .view(*x.shape[:2], self.heads, -1)
+            .transpose(1, 2)  # (B, heads, R or T, C / heads)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         mask = None if allowed is None else allowed[:, None]
@@ -63,7 +67,7 @@ class CrossAttentionLayer(nn.Module):
         if source.shape[0] == 1:
             query, allowed = query.flatten(0, 1)[None], allowed.flatten(0, 1)[None]
         read = self.attention(query, source_key, source, allowed).reshape(x.shape)
-        updated: Tensor = self.norm(x + read)
+        updated: Tensor = self.norm(x + read.to(x.dtype))
         return updated
 
 
@@ -86,7 +90,7 @@ class SelfAttentionLayer(nn.Module):
         key, value = query, x
         if prompt is not None:
             key, value = torch.cat((query, 2 * prompt), dim=1), torch.cat((x, prompt), dim=1)
-        updated: Tensor = self.norm(x + self.attention(query, key, value, allowed))
+        updated: Tensor = self.norm(x + self.attention(query, key, value, allowed).to(x.dtype))
         return updated
 
 
@@ -100,5 +104,6 @@ class FeedForwardLayer(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        updated: Tensor = self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        hidden = F.relu(self.linear1(x.to(self.linear1.weight.dtype)))
+        updated: Tensor = self.norm(x + self.linear2(hidden).to(x.dtype))
         return updated

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem_core.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from seem_core.attention import Attention, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from seem_core.errors import PromptError
 from seem_core.image_features import ImageFeatures
 from seem_core.mask_heads import MaskHeads, memory_owners, remembered_area
@@ -190,6 +190,17 @@ class Decoder(nn.Module):
         self.class_projection = nn.Parameter(torch.randn(c, config.text_channels) / c**0.5)
         self.mask_embedding = Mlp(c, config.mask_channels)
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Precision of the layers' matrix products; all else is in that of the queries."""
+        return next(module.weight.dtype for module in self.layers.modules() if isinstance(module, nn.Linear))
+
+    def set_product_precision(self, dtype: torch.dtype) -> None:
+        """Matrix products of the layers in `dtype`; queries, norms, softmax, sampler and heads stay as they are."""
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear | Attention):
+                module.to(dtype)
+
     def sample(
         self,
         features: ImageFeatures,
@@ -246,14 +257,14 @@ class Decoder(nn.Module):
     def _check(self, features: ImageFeatures, prompts: DecoderPrompts) -> None:
         name = self.routing.name
         if prompts.previous_mask is not None:
-            if Group.MEMORY not in self.routing.attends:
+            if not self.routing.takes(Group.MEMORY):
                 raise PromptError(f"routing {name} has no memory prompt; use v0 or v1, or leave previous_mask out")
             if tuple(prompts.previous_mask.shape[2:]) != features.mask_features.size:
                 raise PromptError(
                     f"the previous mask has size {tuple(prompts.previous_mask.shape[2:])}, the image needs "
                     f"{features.mask_features.size}; give the logits of a round on an image of this size"
                 )
-        if prompts.audio is not None and Group.AUDIO not in self.routing.attends:
+        if prompts.audio is not None and not self.routing.takes(Group.AUDIO):
             raise PromptError(f"routing {name} has no audio tokens; give the transcript as text")
         batch = _batch_size(features, prompts)
         if features.batch not in (1, batch):
@@ -316,7 +327,8 @@ class Decoder(nn.Module):
             h, w = level.shape[2:]
             position = sine_positions(h, w, level.shape[1], device=level.device, dtype=level.dtype)
             value = level.flatten(2).transpose(1, 2)  # (F, h * w, C)
-            sources.append(LevelSource(value, value + position.flatten(2).transpose(1, 2), (h, w)))
+            key = value + position.flatten(2).transpose(1, 2)
+            sources.append(LevelSource(value.to(self.product_dtype), key.to(self.product_dtype), (h, w)))
         return sources
 
     def _level_prompts(self, prompts: DecoderPrompts, rows: Rows) -> list[LevelPrompt]:

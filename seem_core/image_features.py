@@ -75,21 +75,22 @@ class MaskFeatures:
         """(B', Q, C) mask embeddings -> (B', Q, h, w) mask logits; B' is `batch`, or any number for one image.
 
         Each embedding is folded with the kernel into a filter of its own: cheap for few queries, still cheaper than
-        `full()` for a hundred.
+        `full()` for a hundred. In the precision of the embeddings.
         """
-        kernels = torch.einsum("bqc,cdij->bqdij", embeddings, self.weight)
-        offsets = embeddings @ self.bias  # (B', Q)
+        kernels = torch.einsum("bqc,cdij->bqdij", embeddings, self.weight.to(embeddings.dtype))
+        offsets = embeddings @ self.bias.to(embeddings.dtype)  # (B', Q)
         padding = self.weight.shape[-1] // 2
+        base = self.base.to(embeddings.dtype)
         if self.batch == 1:
-            flat = F.conv2d(self.base, kernels.flatten(0, 1), offsets.flatten(), padding=padding)
+            flat = F.conv2d(base, kernels.flatten(0, 1), offsets.flatten(), padding=padding)
             return flat.view(*embeddings.shape[:2], *self.size)
-        images = zip(self.base, kernels, offsets, strict=True)
-        return torch.stack([F.conv2d(base[None], k, b, padding=padding)[0] for base, k, b in images])
+        images = zip(base, kernels, offsets, strict=True)
+        return torch.stack([F.conv2d(one[None], k, b, padding=padding)[0] for one, k, b in images])
 
     def mean_at(self, image: int, points: Tensor) -> Tensor:
         """(C,): mean of the features of one image, sampled bilinearly at `points`, (n, 2) row and column in 0..1.
 
-        0 and 1 are the centres of the first and last cells.
+        0 and 1 are the centres of the first and last cells. The mean is float32 where the features are less.
         """
         k = self.weight.shape[-1]
         h, w = self.size
@@ -97,8 +98,9 @@ class MaskFeatures:
         weights = bilinear_mean_weights(cells, (h, w))  # (h, w), sums to one
         # weights shifted by every kernel tap: (k * k, h * w); one pass over the base then serves all taps
         shifted = F.unfold(weights[None, None], k, padding=k // 2)[0].flip(0)
+        precise = torch.promote_types(self.base.dtype, torch.float32)
         taps = self.base[image].flatten(1) @ shifted.T.to(self.base.dtype)  # (D, k * k)
-        return torch.einsum("cdt,dt->c", self.weight.flatten(2), taps) + self.bias
+        return torch.einsum("cdt,dt->c", self.weight.flatten(2).to(precise), taps.to(precise)) + self.bias
 
 
 def bilinear_mean_weights(cells: Tensor, size: Size) -> Tensor:

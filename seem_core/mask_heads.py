@@ -47,7 +47,7 @@ class MaskHeads:
 
 def _dot(embeddings: Tensor, feature_map: Tensor) -> Tensor:
     """(B, Q, C), (F, C, h, w) with F == B or 1 -> (B, Q, h, w)."""
-    flat = feature_map.flatten(2)  # (F, C, h * w)
+    flat = feature_map.flatten(2).to(embeddings.dtype)  # (F, C, h * w)
     if flat.shape[0] == 1:
         product = embeddings.flatten(0, 1) @ flat[0]  # one product for all objects
     else:

@@ -40,6 +40,16 @@ class Seem(nn.Module):
         """Where the weights are."""
         return self.decoder.query_content.device
 
+    def set_precision(self, dtype: torch.dtype) -> Seem:
+        """Encode images, and multiply matrices in the decoder, in `dtype` (bfloat16, float16); returns the model.
+
+        Softmax and the statistics of norms are float32 inside; queries, prompts, heads and masks are float32.
+        """
+        self.backbone.to(dtype)
+        self.pixel_decoder.to(dtype)
+        self.decoder.set_product_precision(dtype)
+        return self
+
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Features of F images: (F, 3, H, W) RGB in 0..255 (any dtype), already of the size to be encoded.
 
@@ -67,7 +77,7 @@ class Seem(nn.Module):
             raise InputError(f"images are (F, 3, H, W) RGB, not {tuple(images.shape)}")
         mean = torch.tensor(self.config.pixel_mean, device=self.device)[:, None, None]
         std = torch.tensor(self.config.pixel_std, device=self.device)[:, None, None]
-        return ((images.to(self.device, torch.float32) - mean) / std).to(self.decoder.query_content.dtype)
+        return ((images.to(self.device, torch.float32) - mean) / std).to(self.pixel_decoder.mask_features.weight.dtype)
 
     def sample(
         self,

@@ -41,18 +41,22 @@ PER_OBJECT = frozenset({Group.SPATIAL, Group.MEMORY, Group.STROKE})
 class Routing:
     """One way of letting token groups see each other.
 
-    `attends` maps a group to the groups it reads; groups that are missing as keys take no part. With
-    `separate_objects`, tokens of `PER_OBJECT` groups read only tokens of their own object.
+    `attends` holds pairs (reader, what it reads); a group that reads nothing takes no part. With `separate_objects`,
+    tokens of `PER_OBJECT` groups read only tokens of their own object.
     """
 
     name: RoutingName
-    attends: Mapping[Group, frozenset[Group]]
+    attends: frozenset[tuple[Group, Group]]
     separate_objects: bool = False
+
+    def takes(self, group: Group) -> bool:
+        """Whether tokens of this group take part."""
+        return any(reader is group for reader, _ in self.attends)
 
     @property
     def has_query_groups(self) -> bool:
         """Whether words and strokes have queries of their own."""
-        return Group.SPATIAL in self.attends
+        return self.takes(Group.SPATIAL)
 
     def compose(self, *, text_sees_strokes: bool = False, strokes_see_text: bool = False) -> Routing:
         """The same routing with prompts of one kind added to what the queries of the other kind read.
@@ -61,16 +65,14 @@ class Routing:
         """
         if not self.has_query_groups or not (text_sees_strokes or strokes_see_text):
             return self
-        table = dict(self.attends)
-        if text_sees_strokes:
-            table[Group.GROUNDING] |= {Group.STROKE}
+        added = {(Group.GROUNDING, Group.STROKE)} if text_sees_strokes else set()
         if strokes_see_text:
-            table[Group.SPATIAL] |= {Group.TEXT}
-        return replace(self, attends=MappingProxyType(table))
+            added.add((Group.SPATIAL, Group.TEXT))
+        return replace(self, attends=self.attends | added)
 
 
-def _table(rows: dict[Group, set[Group]]) -> Mapping[Group, frozenset[Group]]:
-    return MappingProxyType({row: frozenset(columns) for row, columns in rows.items()})
+def _table(rows: dict[Group, set[Group]]) -> frozenset[tuple[Group, Group]]:
+    return frozenset((reader, read) for reader, columns in rows.items() for read in columns)
 
 
 _DEMO = _table(
@@ -131,7 +133,7 @@ def attention_mask(
 
 def _block(routing: Routing, row: TokenSpan, column: TokenSpan, device: torch.device | str | None) -> Tensor:
     """(B or 1, row length, column length) bool for one pair of spans."""
-    reads = column.group in routing.attends.get(row.group, frozenset())
+    reads = (row.group, column.group) in routing.attends
     allowed = torch.full((1, row.length, column.length), reads, device=device)
     if not reads:
         return allowed

@@ -128,7 +128,9 @@ class VisualSampler(nn.Module):
     def _mean_vectors(self, features: ImageFeatures, points: list[Tensor], generator: torch.Generator) -> Tensor:
         """(B, N, C) mean mask feature per object; without points -1 where objects share a sequence, else 0."""
         kept = self._keep(points, self.mean_cap, generator)
-        empty = features.mask_features.bias.new_full(features.mask_features.bias.shape, -1.0 * self.separate_objects)
+        bias = features.mask_features.bias
+        precise = torch.promote_types(bias.dtype, torch.float32)
+        empty = torch.full_like(bias, -1.0 if self.separate_objects else 0.0, dtype=precise)
         vectors = torch.stack(
             [features.mask_features.mean_at(n % features.batch, p) if len(p) else empty for n, p in enumerate(kept)]
         )
@@ -193,7 +195,7 @@ def sample_bilinear(feature_map: Tensor, points: Tensor) -> Tensor:
     grid = 2 * points.flip(1) - 1  # x before y
     precise = torch.promote_types(feature_map.dtype, torch.float32)  # half precision cannot tell the cells apart
     read = F.grid_sample(feature_map[None].to(precise), grid[None, None].to(precise), align_corners=True)
-    return read[0, :, 0].T.to(feature_map.dtype)  # (n, C)
+    return read[0, :, 0].T  # (n, C)
 
 
 def stack_objects(tokens: Sequence[VisualTokens]) -> VisualTokens:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -191,6 +193,26 @@ def test_padded_words_change_nothing() -> None:
         model.decode(features, DecoderPrompts(text=text)).objects.mask_embeddings,
         model.decode(features, DecoderPrompts(text=padded)).objects.mask_embeddings,
     )
+
+
+def test_a_model_can_be_copied_and_sent_elsewhere() -> None:
+    model = tiny_seem("v1")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(encoded(other).levels[0], encoded(model).levels[0])
+
+
+@pytest.mark.parametrize("routing", ["demo", "v0", "v1"])
+def test_half_precision_runs_with_float32_heads(routing: str) -> None:
+    full, half = tiny_seem(routing), tiny_seem(routing).set_precision(torch.bfloat16)
+    results = []
+    for model in (full, half):
+        features = encoded(model)
+        tokens = sampled(model, features, *BOXES[:2])
+        prompts = DecoderPrompts(stroke=tokens, text=words())
+        results.append(model.decode(features, prompts, masks=True))
+        assert tokens.positive.dtype == results[-1].objects.masks.dtype == torch.float32
+    assert features.levels[0].dtype == torch.bfloat16
+    torch.testing.assert_close(results[0].objects.masks, results[1].objects.masks, atol=0.2, rtol=0.1)
 
 
 def test_gradients_reach_every_parameter() -> None:
