@@ -48,6 +48,7 @@ def convert_file(
     configuration: str | None = None,
     routing: RoutingName | None = None,
     classes: bool = True,
+    licence: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertedFile:
@@ -55,7 +56,8 @@ def convert_file(
 
     out: the file to write; None for the store, where its name is the configuration's with the routing at the end.
     classes: whether to compute and store the embeddings of COCO's 133 classes and of the background (minutes); skipped
-    with a warning without the extra `text`. progress: called with sentences done and sentences in all.
+    with a warning without the extra `text`. licence: as the source states it; None for what is known of its file name.
+    progress: called with sentences done and sentences in all.
     Raises CheckpointError for a file that is damaged, of no known configuration, or of another than the one asked for;
     OutputError where the result is there already (unless `overwrite`); DiskFullError.
     """
@@ -84,7 +86,7 @@ def convert_file(
         trained="full",
         source=source.name,
         source_sha256=_sha256(source),
-        licence=published_licence(source.name),
+        licence=licence or published_licence(source.name),
         converter=f"seem-vos {_version()}",
         classes=() if embeddings is None else COCO_CLASSES,
     )

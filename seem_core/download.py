@@ -14,6 +14,8 @@ from seem_core.errors import DiskFullError, InputError, MissingExtraError
 from seem_core.model_store import stored_path
 from seem_core.published import PUBLISHED, PublishedFile
 
+_NETWORK = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")
+
 
 def fetch(
     name: str,
@@ -37,7 +39,13 @@ def fetch(
         return ConvertedFile(path, read_card(path).metadata)
     source = download(published, quiet=quiet)
     return convert_file(
-        source, path, configuration=published.configuration, classes=classes, overwrite=overwrite, progress=progress
+        source,
+        path,
+        configuration=published.configuration,
+        classes=classes,
+        licence=published.licence,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -81,11 +89,7 @@ def _translate(error: Exception, published: PublishedFile) -> None:
         ) from error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFullError(f"no room to download {what}; free some space and run again") from error
-    if isinstance(error, OSError | errors.HfHubHTTPError) or type(error).__module__.partition(".")[0] in (
-        "httpx",
-        "requests",
-        "urllib3",
-    ):
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{what} cannot be downloaded ({reason}); try again") from error
 

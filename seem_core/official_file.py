@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -75,6 +76,10 @@ def _unpickle(path: Path) -> Any:
             raise CheckpointError(
                 f"{path} holds more than weights ({what[1]}) and was not loaded, since that could run code; "
                 "save the model's state_dict alone, from a source that you trust"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{path} is damaged, or a pickle of more than weights; nothing in it was run; get it again"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(f"checkpoint {path} is damaged or cut short ({reason}); get it again") from error
