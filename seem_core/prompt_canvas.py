@@ -26,6 +26,7 @@ MARKS = (PointPrompt, BoxPrompt, ScribblePrompt, PolygonPrompt, MaskPrompt)
 POINT_SIDE = 3
 """A click marks a square of so many pixels of the resized picture, as in the published evaluation (SPEC §8)."""
 
+_THICKEST = 32767  # of a line that cv2 draws
 _SHIFT = 4  # cv2 draws with 4 fractional bits of a pixel
 
 
@@ -134,16 +135,15 @@ def _draw_box(canvas: Canvas, box: BoxPrompt, geometry: Geometry) -> None:
 
 def _draw_points(canvas: Canvas, mark: ScribblePrompt | PolygonPrompt, geometry: Geometry) -> None:
     """A stroke along the points, or the area within them; its border belongs to it."""
-    points = geometry.points_to_image(mark.points)
+    h, w = canvas.shape
+    points = geometry.points_to_image(mark.points).clip(0, (w - 1, h - 1))  # the picture ends half a pixel further out
     fixed = np.round(points * 2**_SHIFT).astype(np.int32)  # (n, 2) in sixteenths of a pixel
     if isinstance(mark, PolygonPrompt):
         cv2.fillPoly(canvas, [fixed], 1, shift=_SHIFT)
         return
     scale = (geometry.image[0] / geometry.source[0] + geometry.image[1] / geometry.source[1]) / 2
-    thickness = max(1, round(mark.width * scale))
+    thickness = max(1, round(min(mark.width * scale, 2 * sum(canvas.shape), _THICKEST)))
     fixed = fixed if len(fixed) > 1 else fixed.repeat(2, axis=0)  # one point alone would draw nothing
-    if thickness > max(canvas.shape):
-        raise PromptError(f"a scribble {mark.width:g} pixels wide covers the whole picture; make it narrower")
     cv2.polylines(canvas, [fixed], False, 1, thickness, shift=_SHIFT)
 
 
