@@ -43,7 +43,7 @@ def read_official(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} holds an X-Decoder, the model that SEEM was made from: it has no visual sampler and cannot be "
             "prompted by marks; give a file of xdecoder/SEEM"
         )
-    return {key: _detached(value) for key, value in weights.items()}
+    return _unshared(weights)
 
 
 def _check_kind(path: Path) -> None:
@@ -117,7 +117,14 @@ def _is_xdecoder(weights: Mapping[str, Tensor]) -> bool:
     return (captions or decoder) and not any(key in weights for key in _SEEM_ONLY)
 
 
-def _detached(value: Tensor) -> Tensor:
-    """Contiguous, without a gradient, and alone in its storage, as the safetensors format wants it."""
-    value = value.detach().contiguous()
-    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous, without gradients, no two in one storage, as the safetensors format wants them."""
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, value in weights.items():
+        tensor = value.detach().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        separate[key] = tensor
+    return separate

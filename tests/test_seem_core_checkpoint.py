@@ -111,10 +111,10 @@ def test_the_format_before_zip(source: Path, tmp_path: Path) -> None:
 
 def test_tensors_that_share_memory_or_are_views(source: Path, tmp_path: Path) -> None:
     weights = tiny_official()
-    key = official_key("decoder.query_content")
-    weights[key] = torch.cat((weights[key], weights[key]))[: len(weights[key])].clone().t().contiguous().t()
-    other = official_key("decoder.query_position")
-    weights[other] = torch.stack((weights[other], weights[other]))[1]
+    key, other = official_key("decoder.query_content"), official_key("decoder.query_position")
+    weights[key], weights[other] = torch.stack((weights[key], weights[other])).unbind()
+    across = official_key("decoder.class_projection")
+    weights[across] = weights[across].t().contiguous().t()
     torch.save(weights, source)
     done = convert_file(source, tmp_path / "tiny.safetensors", classes=False)
     assert_same_weights(load_seem(done.path).model, tiny_seem("v0").state_dict())
