@@ -9,8 +9,8 @@ EPSILON = 1e-4
 
 
 def soft_aggregate(masks: Tensor) -> Tensor:
-    """Shares of background and objects (Oh et al., "Fast video object segmentation by reference-guided mask
-    propagation", arXiv:1810.xxxxx section 3.3: softmax of the odds, the background being where no object is).
+    """Shares of background and objects: the softmax of their log-odds, background being where no object is (soft
+    aggregation; Oh et al., "Fast Video Object Segmentation by Reference-Guided Mask Propagation", CVPR 2018).
 
     masks: (N, ...) probabilities of the objects, each on its own. Returns (N + 1, ...), background first; the order
     of the objects does not matter.

@@ -36,8 +36,9 @@ class PropagationConfig:
     channels     of coarse and fine keys, of finest keys: principal components of the first frame
     window       radius of the circular window for recent frames
     cells_recent, cells_pinned   coarse cells picked per remembered frame
-    top_k, temperature           how many fine cells vote, and how sharply
-    border       cells whose 3 x 3 neighbourhood reaches from below ``border`` to above ``1 - border`` are refined
+    top_k        how many fine cells vote, and then how many finest ones
+    temperature, temperature_finest   how sharply they vote
+    border       fine cells are refined unless all their 3 x 3 neighbours are below it, or all above 1 - it
     faint        an object whose best cell stays below is taken for lost
     tail         probabilities below are written as zero: long faint tails cost time and carry nothing
     """
@@ -156,58 +157,55 @@ class LabelPropagation:
         """Weights and voters (entry x 4 L + fine cell) of the fine cells in ``rows``, both (R, 4, K)."""
         r, cells = len(rows), keys.fine.shape[0]
         query = keys.fine[rows].view(r, 4, -1)
-        children = torch.arange(4, device=self.device)
         affinity, voters = [], []
         for e, (entry, index) in enumerate(zip(bank.entries, picked, strict=True)):
             candidates = entry.keys[1][index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
             affinity.append(query @ candidates.transpose(1, 2))
-            voters.append(((index[..., None] + e * cells) * 4 + children).flatten(1))
-        scores = torch.cat(affinity, 2)
-        best = scores.topk(min(self.config.top_k, scores.shape[2]), dim=2, sorted=False)
-        weights = (best.values.float() / self.config.temperature).softmax(2)
-        return weights, torch.cat(voters, 1)[:, None].expand(-1, 4, -1).gather(2, best.indices)
+            voters.append(children(index + e * cells))
+        return strongest(torch.cat(affinity, 2), torch.cat(voters, 1), self.config.top_k, self.config.temperature)
 
     def _refine(
         self, keys: Keys, bank: MemoryBank, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor
     ) -> Tensor:
         """Fine (N, 4 L) probabilities -> (N, 4 h, 4 w): borders voted on again at the finest level."""
-        h, w = keys.height, keys.width
-        n = len(masks)
-        maps = masks.view(n, h, w, 2, 2).permute(0, 1, 3, 2, 4).reshape(n, 2 * h, 2 * w)
-        high, low = F.max_pool2d(maps, 3, 1, 1), -F.max_pool2d(-maps, 3, 1, 1)
-        border = ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
+        n, h, w = len(masks), keys.height, keys.width
+        maps = masks.view(n, h, w, 2, 2).transpose(2, 3).reshape(n, 2 * h, 2 * w)
         finest = to_cells(F.interpolate(maps[None], scale_factor=2, mode="bilinear")[0]).view(n, -1, 4)
-        at = border.view(h, 2, w, 2).permute(0, 2, 1, 3).reshape(-1, 4)[rows].flatten().nonzero()[:, 0]
+        border = self._border(maps).view(h, 2, w, 2).transpose(1, 2).reshape(-1, 4)  # (L, 4)
+        at = border[rows].flatten().nonzero()[:, 0]
         if len(at):
-            cell = (rows[:, None] * 4 + torch.arange(4, device=self.device)).flatten()[at]
+            cell = children(rows[:, None]).flatten()[at]
             parents = voters.flatten(0, 1)[at]  # (B, K)
             query = keys.finest[cell].view(len(at), 4, -1)
             candidates = gather_entries([entry.keys[2] for entry in bank.entries], parents)
             affinity = query @ candidates.view(len(at), -1, query.shape[2]).transpose(1, 2)  # (B, 4, 4 K)
-            best = affinity.topk(min(self.config.top_k, affinity.shape[2]), dim=2, sorted=False)
-            weights = (best.values.float() / self.config.temperature_finest).softmax(2)
-            children = (parents[..., None] * 4 + torch.arange(4, device=self.device)).flatten(1)
-            finest[:, cell] = (
-                memory.labels_finest(weights, children[:, None].expand(-1, 4, -1).gather(2, best.indices))
-                * gain[..., None]
-            )
+            temperature = self.config.temperature_finest
+            votes = memory.labels_finest(*strongest(affinity, children(parents), self.config.top_k, temperature))
+            finest[:, cell] = votes * gain[..., None]
         return to_maps(finest.flatten(1).clamp(0, 1), h, w)
+
+    def _border(self, maps: Tensor) -> Tensor:
+        """(2 h, 2 w) bool: where any of (N, 2 h, 2 w) probabilities is undecided or changes sides within a cell."""
+        high, low = F.max_pool2d(maps, 3, 1, 1), -F.max_pool2d(-maps, 3, 1, 1)
+        return ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """The values of a bank side by side. values: (N, E, 4 L, 4); known: (N, E), 0 where an entry says nothing."""
+    """The values of a bank side by side. values: (N, E, 4 L, 4); known: (N, E), 0 where an entry says nothing of an
+    object, or None if every entry speaks of every object."""
 
     values: Tensor
-    known: Tensor
+    known: Tensor | None
 
     @staticmethod
     def of(bank: MemoryBank, ids: tuple[int, ...]) -> _Memory:
         some = next(iter(bank.entries[0].values.values()))
         nothing = torch.zeros_like(some)
         values = torch.stack([torch.stack([e.values.get(i, nothing) for e in bank.entries]) for i in ids])
-        known = torch.tensor([[float(i in e.values) for e in bank.entries] for i in ids], device=some.device)
-        return _Memory(values, known)
+        known = [[float(i in e.values) for e in bank.entries] for i in ids]
+        complete = all(min(row) == 1 for row in known)
+        return _Memory(values, None if complete else torch.tensor(known, device=some.device))
 
     def objects(self) -> Tensor:
         """(E, L) bool: the coarse cells that carry any object."""
@@ -222,7 +220,7 @@ class _Memory:
 
     def _voted(self, values: Tensor, weights: Tensor, voters: Tensor) -> Tensor:
         masks = torch.stack([(weights * v[voters]).sum(-1) for v in values])
-        if bool((self.known == 1).all()):
+        if self.known is None:
             return masks
         entry = voters // (values.shape[1] // self.known.shape[1])
         seen = torch.stack([(weights * k[entry]).sum(-1) for k in self.known])
@@ -239,6 +237,18 @@ def most_alike(affinity: Tensor, k: int) -> Tensor:
     best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
     member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
     return member * groups.shape[2] + best
+
+
+def children(cells: Tensor) -> Tensor:
+    """(..., k) cells -> (..., 4 k) their children on the next finer level."""
+    return (cells[..., None] * 4 + torch.arange(4, device=cells.device)).flatten(-2)
+
+
+def strongest(affinity: Tensor, voters: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """Softmax weights and voters of the ``k`` largest affinities. affinity: (R, 4, M), voters: (R, M)."""
+    best = affinity.topk(min(k, affinity.shape[2]), dim=2, sorted=False)
+    weights = (best.values.float() / temperature).softmax(2)
+    return weights, voters[:, None].expand(-1, affinity.shape[1], -1).gather(2, best.indices)
 
 
 def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
