@@ -24,6 +24,7 @@ from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
     PointPrompt,
+    PolygonPrompt,
     Prompt,
     ReferencePrompt,
     ScribblePrompt,
@@ -90,6 +91,11 @@ def _gather(prompts: Sequence[Prompt], shape: tuple[int, int], previous: Mapping
             case BoxPrompt(x0=x0, y0=y0, x1=x1, y1=y1):
                 box = _clipped_box((x0, y0, x1, y1), shape)
                 own.box = box if own.box is None else hull(own.box, box)
+            case PolygonPrompt(points=points, positive=True):
+                area = _filled(_inside(points, shape), shape)
+                own.mask = area if own.mask is None else own.mask | area
+            case PolygonPrompt(points=points):
+                own.strokes.append(Stroke(_inside((*points, points[0]), shape), 1.0, False))
             case ReferencePrompt() | TextPrompt():
                 kind = "a reference picture" if isinstance(prompt, ReferencePrompt) else "a text"
                 raise PromptError(
@@ -105,6 +111,14 @@ def _gather(prompts: Sequence[Prompt], shape: tuple[int, int], previous: Mapping
                 f"object {object_id} has negative points alone; give at least one positive point or a box"
             )
     return evidence
+
+
+def _filled(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> Mask:
+    """(H, W) bool: the area within a polygon's (x, y) corners, with its border."""
+    canvas = np.zeros(shape, np.uint8)
+    inside = corners.clip(0, (shape[1] - 1, shape[0] - 1))
+    cv2.fillPoly(canvas, [np.round(inside * 16).astype(np.int32)], 1, shift=4)
+    return canvas.astype(np.bool_)
 
 
 def _inside(points: Iterable[tuple[float, float]], shape: tuple[int, int]) -> npt.NDArray[np.float64]:

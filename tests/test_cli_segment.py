@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tiny_seem import TINY
 
 from cli.main import run
 from seem_core.errors import PromptError
+from seem_core.text import byte_pairs
 from vos.label_files import read_labels
 from vos.prompt_text import parse_polygon, parse_scribble, parse_words
 from vos.round_file import read_round
@@ -206,6 +208,15 @@ def test_words_need_a_model_that_reads(folder: Path, monkeypatch: pytest.MonkeyP
         assert segment(*arguments, model="wordless.safetensors") == 3
         assert "has no text encoder" in capsys.readouterr().err
     assert segment("-p", "3,3", "-o", "out", model="wordless.safetensors") == 0
+
+
+def test_words_need_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    byte_pairs.cache_clear()
+    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)
+    for arguments in (["--text", "a cat"], ["--panoptic", "--vocabulary", "a thing"]):
+        assert segment(*arguments) == 3
+        assert "pip install 'seem-vos[text]'" in capsys.readouterr().err
+    assert segment("-p", "3,3", "-o", "out") == 0
 
 
 @pytest.mark.parametrize(

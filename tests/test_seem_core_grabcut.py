@@ -17,6 +17,7 @@ from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
     PointPrompt,
+    PolygonPrompt,
     Prompt,
     ReferencePrompt,
     ScribblePrompt,
@@ -246,3 +247,15 @@ def test_real_stills(data_root: Path) -> None:
         clicks.append(iou(masks_from_prompts(image, [PointPrompt(float(cx), float(cy))])[1], truth))
     assert np.mean(boxes) > 0.66
     assert np.mean(clicks) > 0.42
+
+
+def test_a_polygon_is_the_mask_within_it_and_a_negative_one_keeps_out() -> None:
+    image, disc, square = scene()
+    corners = ((76.0, 24.0), (103.0, 24.0), (103.0, 55.0), (76.0, 55.0))
+    masks = masks_from_prompts(image, [PolygonPrompt(corners, object_id=4)])
+    assert iou(masks[4], square) > 0.9
+    kept_out = PolygonPrompt(((5.0, 80.0), (100.0, 80.0), (100.0, 85.0)), positive=False)
+    found = masks_from_prompts(image, [PointPrompt(35, 45), kept_out])
+    assert iou(found[1], disc) > 0.7
+    with pytest.raises(PromptError, match="outside"):
+        masks_from_prompts(image, [PolygonPrompt(((0.0, 0.0), (200.0, 0.0), (5.0, 5.0)))])

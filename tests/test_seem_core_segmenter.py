@@ -14,7 +14,8 @@ from seem_core.decoder import DecoderPrompts
 from seem_core.errors import CheckpointError, InputError, MaskError, PromptError
 from seem_core.geometry import InputSize
 from seem_core.model import Seem
-from seem_core.object_tokens import fair_shares
+from seem_core.object_tokens import assemble, fair_shares
+from seem_core.prompt_canvas import draw_marks
 from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
@@ -29,6 +30,7 @@ from seem_core.routing import RoutingName
 from seem_core.segmenter import SeemFeatures, SeemSegmenter
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from seem_core.selection import choose_by_marks
+from seem_core.visual_sampler import stack_objects
 from seem_core.vocabulary import Vocabulary, make_vocabulary
 
 ROUTINGS: tuple[RoutingName, ...] = ("demo", "v0", "v1")
@@ -119,6 +121,36 @@ def test_a_mask_is_what_the_decoder_gives_for_it(
     fit = choice.similarity[0, choice.indices[0, 0], 0].sigmoid()
     inside = expected.sigmoid()[expected > 0]
     torch.testing.assert_close(found.scores[0], fit * (inside.mean() if len(inside) else 0))
+
+
+def test_a_second_round_is_what_the_decoder_gives(
+    segmenter: SeemSegmenter, features: SeemFeatures, routing: RoutingName
+) -> None:
+    """Two objects with positive and negative marks and previous masks, by hand: sampled together in `v1`."""
+    if routing == "demo":
+        return
+    model, geometry = segmenter.model, features.geometry
+    masks = rectangles(H, W, (10, 30, 10, 30), (30, 60, 40, 80))
+    prompts: list[Prompt] = [MaskPrompt(mask.numpy(), n + 1) for n, mask in enumerate(masks)]
+    prompts += [PolygonPrompt(((40, 30), (79, 30), (79, 59), (40, 59)), positive=False, object_id=1)]
+    first = segmenter.segment(features, prompts)
+    second = segmenter.segment(features, prompts, first)
+    canvases = draw_marks(prompts, geometry)
+    assert bool(canvases.negative[0].any())
+    assert not bool(canvases.negative[1].any())
+    with torch.no_grad():
+        if routing == "v1":
+            tokens = model.sample(features.image, canvases.positive, canvases.negative)
+            previous = first.logits[None]
+        else:
+            rows = zip(torch.split(canvases.positive, 1), torch.split(canvases.negative, 1), strict=True)
+            tokens = stack_objects([model.sample(features.image, yes, no) for yes, no in rows])
+            previous = first.logits[:, None]
+        output = model.decode(features.image, DecoderPrompts(stroke=tokens, previous_mask=previous))
+        assert output.spatial is not None
+        choice = choose_by_marks(output.spatial, tokens.positive, 3 if routing == "v1" else None)
+        expected = features.image.mask_features.logits(choice.mask_embeddings).flatten(0, 1)
+    torch.testing.assert_close(second.logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_objects_do_not_touch_each_other(
@@ -249,8 +281,6 @@ def test_shares_are_fair(counts: tuple[int, ...], cap: int) -> None:
 
 def test_memory_is_capped(features: SeemFeatures, routing: RoutingName, segmenter: SeemSegmenter) -> None:
     """However many views: 40 tokens per level of the tiny model, per object, in `v1` for all objects together."""
-    from seem_core.object_tokens import assemble
-
     masks = rectangles(H, W, (0, 60, 0, 80), (0, 60, 10, 80))
     views = [[tokens] * 5 for tokens in segmenter.remember(features, masks)]
     together = assemble(views, separate=routing == "v1", cap=40)
