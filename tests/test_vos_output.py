@@ -227,10 +227,9 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputError, match="a file is in the way"):
-        ResultFolder.create(tmp_path / "out")
-    with pytest.raises(OutputError, match="a file is in the way"):
-        ResultFolder.create(tmp_path / "out" / "deeper")
+    for place in (tmp_path / "out", tmp_path / "out" / "deeper" / "still"):
+        with pytest.raises(OutputError, match=f"{tmp_path / 'out'} is a file; name another folder"):
+            ResultFolder.create(place)
 
 
 def test_order_of_calls_is_held(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_several_mask_files_with_ids_and_frames(tmp_path: Path) -> None:
         ({"mask": np.full((HEIGHT, WIDTH), -1)}, MaskError, "0..65535"),
         ({"mask": np.ones((HEIGHT, WIDTH))}, MaskError, "bool or integers"),
         ({"prompts": PointPrompt(1, 1), "start": 12}, InputError, "start 12 is past the end"),
-        ({"prompts": PointPrompt(1, 1), "start": 5, "end": 5}, InputError, "are none"),
+        ({"prompts": PointPrompt(1, 1), "start": 5, "end": 5}, InputError, "start 5 with end 5 leaves no frame"),
         ({"prompts": PointPrompt(1, 1), "stride": 0}, InputError, "stride 0"),
         ({"prompts": PointPrompt(1, 1), "max_side": 3}, InputError, "max_side 3"),
         ({"prompts": PointPrompt(1, 1), "threads": 0}, InputError, "0 threads"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 from collections.abc import Iterator
 from itertools import islice
@@ -17,12 +16,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from seem_core.errors import VosError
-from vos.video_writer import writing
+from vos.writing import is_no_room, write_error
 
 _COPIED = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"})  # what players expect in MP4
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _REORDERED = 64  # packets among which the first picture shown is looked for
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _TimedPacket: TypeAlias = "tuple[float, int, Packet[AudioStream] | Packet[VideoStream]]"
 
@@ -46,9 +44,8 @@ def add_audio(video: Path, source: Path, out: Path, *, start: float, end: float)
     except (av.error.FFmpegError, OSError, ValueError, TypeError) as error:
         if isinstance(error, VosError):
             raise
-        if isinstance(error, OSError) and error.errno in _FULL:
-            with writing(out):
-                raise
+        if is_no_room(error):
+            raise write_error(out, error) from error
         return f"the sound of {source.name} could not be kept ({getattr(error, 'strerror', None) or error})"
     return None
 

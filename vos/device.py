@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from seem_core.errors import DeviceError
 
 
@@ -26,11 +28,14 @@ def pick_device(name: str = "auto") -> str:
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch and OpenCV use ``threads`` CPU threads each; None leaves them as they are. Holds for the process."""
+    """Let torch and OpenCV use ``threads`` CPU threads each; None leaves them as they are. Holds for the process.
+
+    Call it when the model is built: torch is not loaded for the sake of a tracker that does without.
+    """
     if threads is None:
         return
     import cv2
-    import torch
 
-    torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: `Frame` in, `FrameResult` out, `VideoInfo` beside them, `VideoSource` as the origin."""
+"""What flows through the pipeline: `Frame` in, `FrameResult` out; `VideoInfo` and `VideoSource` say where from."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class VideoSource(Protocol):
     """Frames of one video, in presentation order.
 
     Iterating yields every frame that can be decoded; ``gaps`` then lists the indices that could not. ``source[i]`` is
-    exact random access, equal to the i-th iterated frame; it raises IndexError outside 0..len-1 and VideoError for a gap.
+    exact random access and gives the frame of that index; it raises IndexError outside 0..len-1, VideoError for a gap.
     """
 
     @property

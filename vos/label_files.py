@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import threading
 from io import BytesIO
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seem_core.errors import DiskFullError, MaskError, OutputError
+from seem_core.errors import MaskError
 from trackers.base import Labels
 from vos.plain_png import read_plain_png
+from vos.writing import writing
 
 VOID = 255  # 8-bit value of pixels that belong to nobody in particular (DAVIS, YouTube-VOS, PASCAL VOC)
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
-_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:
@@ -48,6 +46,8 @@ def open_mask_image(path: Path) -> Image.Image:
             return image
     except FileNotFoundError as error:
         raise MaskError(f"mask {path} does not exist") from error
+    except IsADirectoryError as error:
+        raise MaskError(f"mask {path} is a folder; name the file of one frame in it") from error
     except Image.DecompressionBombError as error:
         raise MaskError(f"mask {path} has more pixels than a video frame can have; check the file") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -134,15 +134,10 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises DiskFullError where no room is left (or a quota or file-size limit is met), OutputError otherwise.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
+    with writing(path):
         try:
             part.write_bytes(data)
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        reason = cast(str, error.strerror or error)
-        if error.errno in _ROOM_ERRORS:
-            raise DiskFullError(f"no room to write {path} ({reason}); free some space and run again") from error
-        raise OutputError(f"cannot write {path} ({reason}); check that the folder is there and writable") from error

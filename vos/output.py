@@ -11,19 +11,18 @@ flushed one by one (that costs more than computing them), so a power cut may tak
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NoReturn
+from typing import Literal
 
-from seem_core.errors import DiskFullError, InputError, OutputError, VosError
+from seem_core.errors import InputError, OutputError, VosError
 from vos.frames import Frame, FrameResult
 from vos.label_files import write_labels, write_whole
 from vos.run_record import (
@@ -37,6 +36,7 @@ from vos.run_record import (
     read_frames,
     read_run,
 )
+from vos.writing import writing
 
 __all__ = [
     "FrameRecord",
@@ -51,8 +51,8 @@ __all__ = [
 
 _RENDERED = ("overlay.mp4", "contact.png")
 _LOCK = ".lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MIN_DIGITS = 5  # DAVIS names its frames so
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,12 @@ class ResultFolder:
         Raises OutputError where that is not possible or another run is writing there, DiskFullError without room.
         """
         folder = Path(path)
-        with _writing(folder):
+        with writing(folder):
             _refuse(folder, overwrite)
             (folder / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         try:
-            with _writing(folder):
+            with writing(folder):
                 for written in _written_by_run(folder):
                     written.unlink(missing_ok=True)
         except BaseException:
@@ -102,7 +102,7 @@ class ResultFolder:
         self._began = time.monotonic()
         self._run = replace(run, state="running", started=_now(), finished=None, frames_done=0, error=None, rendered=())
         self._save(self._run)
-        with _writing(self.path / FRAMES_FILE):
+        with writing(self.path / FRAMES_FILE):
             self._frames = os.open(self.path / FRAMES_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
 
     def add(self, result: FrameResult) -> FrameRecord:
@@ -138,7 +138,7 @@ class ResultFolder:
             seconds=round(time.monotonic() - self._began, 3),
             error=error,
         )
-        with _writing(self.path / FRAMES_FILE):
+        with writing(self.path / FRAMES_FILE):
             os.fsync(frames)
         self._save(run)
         _flush(self.path / RUN_FILE)
@@ -182,7 +182,7 @@ class ResultFolder:
     def _append(self, frames: int, line: bytes) -> None:
         """All of the line or nothing of it: a disk that fills up may take a part."""
         end = os.lseek(frames, 0, os.SEEK_CUR)
-        with _writing(self.path / FRAMES_FILE):
+        with writing(self.path / FRAMES_FILE):
             try:
                 while line:
                     line = line[os.write(frames, line) :]
@@ -197,37 +197,10 @@ def mask_name(frame: Frame, digits: int = _MIN_DIGITS) -> str:
     return f"{frame.index:0{digits}d}.png" if frame.name is None else f"{frame.name}.png"
 
 
-def add_rendered(folder: Path, names: tuple[str, ...]) -> None:
-    """Note in run.json that ``names`` were made from the masks."""
+def add_rendered(folder: Path, name: str) -> None:
+    """Note in run.json that ``name`` was made from the masks."""
     run = read_run(folder)
-    write_whole(folder / RUN_FILE, replace(run, rendered=tuple(sorted({*run.rendered, *names}))).text())
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
-
-
-class _writing:  # noqa: N801  a context manager that reads like a verb
-    """Translate errors of the operating system while ``path`` is written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, VosError):
-            _translate(self.path, error)
-
-
-def _translate(path: Path, error: OSError) -> NoReturn:
-    reason = error.strerror or error
-    if error.errno in _FULL:
-        raise DiskFullError(f"no room to write {path} ({reason}); free some space and run again") from error
-    if isinstance(error, (FileExistsError, NotADirectoryError)):
-        raise OutputError(
-            f"cannot write results to {path}: a file is in the way ({error.filename}); name a folder"
-        ) from error
-    raise OutputError(f"cannot write {path} ({reason}); choose a folder that you may write to") from error
+    write_whole(folder / RUN_FILE, replace(run, rendered=tuple(sorted({*run.rendered, name}))).text())
 
 
 def _refuse(folder: Path, overwrite: bool) -> None:
@@ -246,6 +219,15 @@ def _refuse(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"{error}; to replace what is in {folder} say --overwrite") from error
     if run.state == "done":
         raise OutputError(f"{folder} holds the results of a finished run; choose another folder or say --overwrite")
+
+
+def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a results folder in which a run would overwrite, or lie among, what it reads. Raises OutputError."""
+    ours = folder.resolve()
+    for path in inputs:
+        place = path.resolve()
+        if place == ours or ours / MASKS_FOLDER in (place, *place.parents) or place in {ours / n for n in _RENDERED}:
+            raise OutputError(f"{path} is read by this run, which would write to the same place; choose another folder")
 
 
 def _results_like(folder: Path) -> Iterator[Path]:
@@ -291,7 +273,7 @@ def _lock(folder: Path) -> int | None:
         import fcntl
     except ImportError:
         return None
-    with _writing(folder):
+    with writing(folder):
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

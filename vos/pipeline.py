@@ -61,7 +61,9 @@ class TrackOptions:
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise InputError(f"frames {self.start}..{self.end} are none; give a start from 0 on and an end after it")
+            raise InputError(
+                f"start {self.start} with end {self.end} leaves no frame; give a start from 0 on and an end after it"
+            )
         if self.stride < 1:
             raise InputError(f"stride {self.stride} is not possible; 1 tracks every frame, 2 every second one")
         if self.max_side is not None and self.max_side < 32:
@@ -178,8 +180,9 @@ def make_tracker(options: TrackOptions) -> Tracker:
     """A fresh tracker for settled options; sets the number of threads."""
     from trackers import build_tracker
 
+    tracker = build_tracker(options.tracker, device=options.device)
     set_threads(options.threads)
-    return build_tracker(options.tracker, device=options.device)
+    return tracker
 
 
 def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:

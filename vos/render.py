@@ -34,7 +34,8 @@ from vos.output import add_rendered
 from vos.prefetch import prefetch
 from vos.run_record import FrameRecord, RunRecord, read_frames, read_run
 from vos.video import open_video
-from vos.video_writer import VideoWriter, writing
+from vos.video_writer import VideoWriter
+from vos.writing import writing
 
 __all__ = ["CONTACT", "OVERLAY", "Rendered", "render"]
 
@@ -79,17 +80,21 @@ def render(
     numbers = np.fromiter((record.frame for record in read_frames(folder)), np.int64)
     if not len(numbers):
         raise InputError(f"{folder} holds no finished frame; there is nothing to draw")
-    made: list[str] = []
+    made: list[Path] = []
     warnings: tuple[str, ...] = ()
+
+    def done(name: str) -> None:
+        add_rendered(folder, name)  # after each file: a later run that replaces this one must know of it
+        made.append(folder / name)
+
     with closing(_open_source(run, None if video is None else Path(video))) as source:
         if "overlay" in what:
             warnings = _make_overlay(folder, run, source, numbers, alpha, progress)
-            made.append(OVERLAY)
+            done(OVERLAY)
         if "contact" in what:
             _make_contact(folder, run, source, len(numbers), alpha)
-            made.append(CONTACT)
-    add_rendered(folder, tuple(made))
-    return Rendered(tuple(folder / name for name in made), warnings)
+            done(CONTACT)
+    return Rendered(tuple(made), warnings)
 
 
 def _check(what: Collection[str], alpha: float) -> None:
@@ -102,8 +107,8 @@ def _check(what: Collection[str], alpha: float) -> None:
 
 def _open_source(run: RunRecord, moved: Path | None) -> VideoSource:
     path = moved or run.video.path
-    if not path.exists():
-        raise InputError(f"the source video {path} is not there any more; say where it is now")
+    if moved is None and not path.exists():
+        raise InputError(f"the source video {path} is not there any more; say with --video where it is now")
     is_folder = run.video.codec == "images"
     source = open_video(path, rate=run.video.rate if is_folder else None)
     found, known = source.info, run.video

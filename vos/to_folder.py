@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from seem_core.errors import VosError
 from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
 from vos.frames import FrameResult, VideoSource
-from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord
+from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord, check_inputs
 from vos.pipeline import (
     AnyMask,
     AnyPrompt,
@@ -101,11 +101,14 @@ def track_to_folder(
     options = options or TrackOptions()
     source = open_source(video, options)
     try:
+        files = mask_files(mask)
+        check_inputs(Path(out), [source.info.path, *(file.path for file in files)])
         job = prepare(source, prompts, mask, options)
         options = settle(options)
         tracker = make_tracker(options)
+        record = _record(job, files, options)
         with ResultFolder.create(out, overwrite=overwrite) as folder:
-            folder.begin(_record(job, mask_files(mask), options))
+            folder.begin(record)
             tally = _follow(job, tracker, folder, on_progress, stop)
             state: Literal["done", "interrupted"] = "interrupted" if _is_set(stop) and not tally.whole else "done"
             gaps = tuple(gap for gap in source.gaps if gap in job.tracked)
@@ -203,7 +206,7 @@ def _record(job: Job, masks: Iterable[MaskFile], options: TrackOptions) -> RunRe
         if isinstance(prompt, (PointPrompt, BoxPrompt))
     ]
     return RunRecord(
-        video=job.source.info,
+        video=replace(job.source.info, path=job.source.info.path.absolute()),
         tracked=(job.tracked.start, job.tracked.stop, job.tracked.step),
         ids=job.ids,
         inputs=tuple(inputs),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from seem_core.errors import DiskFullError, OutputError, VosError
+from seem_core.errors import OutputError, VosError
+from vos.writing import writing
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BT709 = 1  # ISO/IEC 23091-2: primaries, transfer and matrix of BT.709 all have this number
 
 # Encoder -> ticks per second and options, best first. 360,000 ticks hit every usual frame rate and time base exactly;
@@ -50,7 +48,7 @@ class VideoWriter:
         self._last = -1
         self._failed = False  # FFmpeg must not be given another packet after it could not write one
         self._scaler = VideoReformatter()
-        with writing(path):
+        with encoding(path):
             self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = self._add_stream(height + height % 2, width + width % 2, rate, options)
 
@@ -78,7 +76,7 @@ class VideoWriter:
             if self._last >= 0 and not self._failed:
                 self._encode(None)
         finally:
-            with writing(self.path):
+            with encoding(self.path):
                 self._container.close()
 
     def __enter__(self) -> VideoWriter:
@@ -107,7 +105,7 @@ class VideoWriter:
 
     def _encode(self, frame: VideoFrame | None) -> None:
         self._failed = True
-        with writing(self.path):
+        with encoding(self.path):
             for packet in self._stream.encode(frame):
                 packet.duration = self._duration  # only the last one's counts: the others last until the next
                 self._container.mux(packet)
@@ -125,15 +123,6 @@ def pick_encoder() -> str:
     raise OutputError(f"this build of FFmpeg has none of the encoders {', '.join(_ENCODERS)}; install PyAV's own wheel")
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Translate whatever FFmpeg or the operating system raise while ``path`` is written."""
-    try:
-        yield
-    except (av.error.FFmpegError, OSError) as error:
-        if isinstance(error, VosError):
-            raise
-        reason = error.strerror or error
-        if error.errno in _FULL:
-            raise DiskFullError(f"no room to write {path} ({reason}); free some space and run again") from error
-        raise OutputError(f"cannot write {path} ({reason}); check that the folder is there and writable") from error
+def encoding(path: Path) -> AbstractContextManager[None]:
+    """`vos.writing.writing` for what FFmpeg writes."""
+    return writing(path, (av.error.FFmpegError,))

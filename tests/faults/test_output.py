@@ -133,9 +133,9 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         if parent.stat().st_uid == os.geteuid() and parent != Path(parent.anchor):
             parent.chmod(parent.stat().st_mode | 0o055)
     try:
-        with without_rights(), pytest.raises(OutputError, match="choose a folder that you may write to"):
+        with without_rights(), pytest.raises(OutputError, match="check that the folder is there and writable"):
             ResultFolder.create(tmp_path / "out")
-        with without_rights(), pytest.raises(OutputError, match="choose a folder that you may write to"):
+        with without_rights(), pytest.raises(OutputError, match="check that the folder is there and writable"):
             ResultFolder.create(tmp_path)
     finally:
         tmp_path.chmod(0o755)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from seem_core.errors import DatasetError, OutputError
+from seem_core.errors import DatasetError
 from seem_core.prompts import MaskPrompt
 from trackers.base import Labels, Tracker
 from vos.benchmarks.layouts import AnnotatedSequence
 from vos.device import set_threads
 from vos.images import list_images, read_image
 from vos.label_files import VOID, read_labels, write_labels
+from vos.writing import writing
 
 BuildTracker = Callable[[str, str], Tracker]  # name, device
 
@@ -73,12 +72,10 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
     images = sequence_images(sequence)
     prompts = first_masks(sequence, one_object=request.one_object, late_objects=request.late_objects)
     folder = request.out / sequence.name
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
     tracker = request.build(request.tracker, request.device)
-    _limit_threads(request.threads)
+    set_threads(request.threads)
     began = time.perf_counter()
     for path in images:
         image = read_image(path)
@@ -91,14 +88,6 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
         write_labels(folder / f"{path.stem}.png", tracker.step(image, given).labels)
         send(1)
     return SequenceTime(sequence.name, len(images), time.perf_counter() - began)
-
-
-def _limit_threads(threads: int | None) -> None:
-    """As `vos.device.set_threads`, without loading torch, and its memory, for a tracker that does without."""
-    if threads is None or "torch" in sys.modules:
-        set_threads(threads)
-    else:
-        cv2.setNumThreads(threads)
 
 
 def sequence_images(sequence: AnnotatedSequence) -> list[Path]:

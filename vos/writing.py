@@ -1,0 +1,47 @@
+"""Faults of writing, told apart in one place: `writing` turns what the system raises into our errors."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seem_core.errors import DiskFullError, OutputError, VosError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a file-size limit
+
+
+@contextmanager
+def writing(path: Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Translate errors of the operating system, and those of the types ``also``, while ``path`` is written.
+
+    Raises DiskFullError where no room is left (or a quota or file-size limit is met), OutputError otherwise.
+    """
+    foreign: tuple[type[Exception], ...] = (OSError, *also)
+    try:
+        yield
+    except VosError:
+        raise
+    except foreign as error:
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: Exception) -> DiskFullError | OutputError:
+    """Our error for what went wrong while ``path`` was written."""
+    reason = getattr(error, "strerror", None) or error
+    if is_no_room(error):
+        return DiskFullError(f"no room to write {path} ({reason}); free some space and run again")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return OutputError(f"cannot write to {path}: {_in_the_way(path)} is a file; name another folder")
+    return OutputError(f"cannot write {path} ({reason}); check that the folder is there and writable")
+
+
+def is_no_room(error: Exception) -> bool:
+    """Whether a full disk, a quota or a file-size limit stopped a write."""
+    return getattr(error, "errno", None) in _NO_ROOM
+
+
+def _in_the_way(path: Path) -> Path:
+    """The part of ``path`` that exists and is no folder."""
+    return next((place for place in (*reversed(path.parents), path) if place.exists() and not place.is_dir()), path)
