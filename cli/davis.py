@@ -40,10 +40,15 @@ def davis(
     resolution: Resolution = None,
     tracker: Annotated[
         list[str] | None,
-        typer.Option("--tracker", "-t", help="May be given several times.", show_default=", ".join(DEFAULT_TRACKERS)),
+        typer.Option(
+            "--tracker", "-t", help="A tracker; may be given several times.", show_default=", ".join(DEFAULT_TRACKERS)
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", show_default="NAME_davis, in the current folder")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder for masks and scores.", show_default="NAME_davis, in this folder"
+        ),
     ] = None,
     protocol: Annotated[
         ProtocolChoice | None,

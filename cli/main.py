@@ -157,6 +157,8 @@ def exit_code(error: Exception) -> int:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are sentences on stderr."""
+    if "" in argv:  # as a path it would mean the current folder
+        return _fail("an argument is empty; if it comes from a variable, that is not set", 2)
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch loads: spinning threads starve decoder and writer
@@ -169,7 +171,9 @@ def run(argv: Sequence[str]) -> int:
     from seem_core.errors import VosError
 
     try:
-        code = typer.main.get_command(app).main(args=list(argv), prog_name="vos", standalone_mode=False)
+        code = typer.main.get_command(app).main(
+            args=[_at_home(word) for word in argv], prog_name="vos", standalone_mode=False
+        )
         return code if isinstance(code, int) else 0
     except VosError as error:
         code = _fail(str(error), exit_code(error))
@@ -183,6 +187,12 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         return _fail("this is a bug; please report it with the lines above", 1)
+
+
+def _at_home(word: str) -> str:
+    """``--out=~/x`` and quoted paths, in which shells leave the ``~`` as it is."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + os.path.expanduser(value) if value.startswith("~/") else word
 
 
 def main() -> NoReturn:

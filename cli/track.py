@@ -37,7 +37,10 @@ def track(
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            "--mask", "-m", metavar="PATH[@FRAME][#ID]", help="Mask of the object(s): ids, 0/255, or one colour each."
+            "--mask",
+            "-m",
+            metavar="PATH[@FRAME|@1.5s][#ID]",
+            help="Mask of the object(s): ids, 0/255, or one colour each.",
         ),
     ] = None,
     point: Annotated[

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-import subprocess
-import sys
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,25 @@ import pytest
 from PIL import Image
 from support import require
 
+from cli.main import run
 from cli.score import ProtocolChoice
 from vos.benchmarks.protocols import PROTOCOLS
 from vos.masks import write_labels
 
 
-def vos(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def vos(*args: object) -> Done:
+    """The command in this process; tests/faults starts it as users do."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(arg) for arg in args])
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +111,16 @@ def test_davis_prints_trackers_side_by_side(small: Path) -> None:
     assert "J&F 1.0000" in score.stdout
 
 
-def test_davis_json_default_folder_and_overwrite(small: Path) -> None:
+def test_davis_json_default_folder_and_overwrite(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
     args = ("davis", small / "davis", "-t", "copy", "--json", "-q", "--device", "cpu")
-    done = vos(*args, cwd=small)
+    done = vos(*args)
     assert json.loads(done.stdout)["copy"]["global"]["J&F"] == 1
     assert (small / "davis_davis/copy/bear/00004.png").is_file()
-    again = vos(*args, cwd=small)
+    again = vos(*args)
     assert again.returncode == 3
     assert "--overwrite" in again.stderr
-    assert vos(*args, "--overwrite", cwd=small).returncode == 0
+    assert vos(*args, "--overwrite").returncode == 0
 
 
 def test_davis_names_what_it_cannot_find(small: Path) -> None:
@@ -122,3 +135,50 @@ def test_davis_names_what_it_cannot_find(small: Path) -> None:
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
         assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("predictions", "truth", "words"),
+    [
+        ("nested", "davis", "predictions lie deeper, in {0}/nested/flow/480p; give that folder instead of {0}/nested"),
+        ("p/bear", "davis2", "such as {0}/davis2/Annotations/480p/bear"),
+        ("p", "davis/Annotations", "did you mean {0}/davis/Annotations/480p?"),
+        ("davis/JPEGImages", "davis", "holds no folder of PNG masks; expected {0}/davis/JPEGImages/bear and so on"),
+        ("p", "davis/JPEGImages", "{0}/davis/JPEGImages holds no masks"),
+    ],
+)
+def test_folders_one_level_off_are_explained(small: Path, predictions: str, truth: str, words: str) -> None:
+    shutil.copytree(small / "p", small / "nested/flow/480p")
+    shutil.copytree(small / "davis", small / "davis2")
+    shutil.copytree(small / "davis/Annotations/480p/bear", small / "davis2/Annotations/480p/zebra")
+    done = vos("score", small / predictions, small / truth, "-q")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert words.format(small) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_davis_without_lists_says_so(small: Path) -> None:
+    (small / "davis/ImageSets/2017/val.txt").unlink()
+    (small / "davis/ImageSets/2017").rmdir()
+    (small / "davis/ImageSets").rmdir()
+    done = vos("davis", small / "davis", "-o", small / "out", "-t", "copy")
+    assert done.returncode == 3
+    assert f"there is no set 'val', as there is no folder {small / 'davis/ImageSets'}" in done.stderr
+
+
+def test_davis_takes_a_list_file_of_any_year(small: Path) -> None:
+    lines = [f"/JPEGImages/480p/bear/{i:05d}.jpg /Annotations/480p/bear/{i:05d}.png" for i in range(5)]
+    (small / "mine.txt").write_text("\n".join(lines))
+    common = ("davis", small / "davis", "--set", small / "mine.txt", "-t", "copy", "--device", "cpu", "-q", "--json")
+    for year, objects in (("2016", 1), ("2017", 2)):
+        done = vos(*common, "--year", year, "-o", small / year)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["copy"]["objects"]) == objects
+
+
+def test_a_fault_in_the_trackers_process_is_one_sentence(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (small / "file").write_text("")
+    done = vos("davis", small / "davis", "-o", small / "file", "-t", "copy", "--device", "cpu", "-q")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert f"{small / 'file'} is a file; name another folder" in done.stderr
+    assert capfd.readouterr().err == ""  # of that process

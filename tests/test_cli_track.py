@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -76,12 +77,15 @@ def test_json_is_one_object(clip: Path, capsys: Captured) -> None:
         (["clip.mp4", "-b", "1,1,9,9@12"], 3, "frame 12 of a prompt is past the end"),
         (["clip.mp4", "-m", "none.png"], 3, "none.png"),
         (["clip.mp4", "-m", "clip.mp4"], 3, "clip.mp4"),
+        (["clip.mp4", "-m", "."], 3, "mask . is a folder; name the file of one frame in it"),
         (["clip.mp4", "-p", "1,1", "--start", "50"], 3, "start 50 is past the end"),
-        (["clip.mp4", "-p", "1,1", "--start", "5", "--end", "5"], 3, "are none"),
+        (["clip.mp4", "-p", "1,1", "--start", "5", "--end", "5"], 3, "start 5 with end 5 leaves no frame"),
         (["clip.mp4", "-p", "1,1", "--tracker", "magic"], 3, "no tracker 'magic'"),
         (["clip.mp4", "-p", "1,1", "--save", "gold"], 2, "--save takes a list of masks, overlay, contact, not gold"),
-        (["clip.mp4", "-p", "1,1", "-o", "clip.png"], 3, "clip.png"),
-        (["clip.mp4", "-p", "1,1", "-o", "clip.png/out"], 3, "clip.png"),
+        (["clip.mp4", "-p", "1,1", "-o", "clip.png"], 3, "cannot write to clip.png: clip.png is a file"),
+        (["clip.mp4", "-p", "1,1", "-o", "clip.png/out"], 3, "cannot write to clip.png/out: clip.png is a file"),
+        (["clip.mp4", "-p", "1,1", "-o", ""], 2, "an argument is empty"),
+        (["", "-p", "1,1"], 2, "an argument is empty"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
@@ -120,11 +124,47 @@ def test_render_makes_the_pictures_again(clip: Path, capsys: Captured) -> None:
     assert "rendering: 12/12 frames" in said.err
     (clip / "clip.mp4").rename("moved.mp4")
     assert run(["render", "out", "-q", "--save", "contact"]) == 3
-    assert "clip.mp4 is not there any more" in capsys.readouterr().err
+    assert "clip.mp4 is not there any more; say with --video where it is now" in capsys.readouterr().err
+    assert run(["render", "out", "-q", "--video", "nowhere.mp4"]) == 3
+    assert capsys.readouterr().err == "vos: error: cannot read nowhere.mp4: there is no such file\n"
     assert run(["render", "out", "-q", "--save", "contact", "--video", "moved.mp4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["made"] == [str(Path("out") / "contact.png")]
     assert run(["render", "out", "--save", "masks"]) == 2
     assert run(["render", "nowhere", "-q"]) == 3
+
+
+def test_results_are_found_from_another_folder(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", "-q", *COPY]) == 0
+    assert read_run(clip / "out").video.path == clip / "clip.mp4"
+    monkeypatch.chdir(clip / "out")
+    assert run(["render", ".", "-q", "--save", "contact"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["clip.mp4", "-m", "out/masks/00004.png@4", "-o", "out", "--overwrite"],
+        ["out/overlay.mp4", "-m", "clip.png", "-o", "out", "--overwrite"],
+        ["out/masks", "-m", "clip.png", "-o", "out/../out", "--overwrite"],
+        ["frames", "-m", "clip.png", "-o", "frames"],
+    ],
+)
+def test_results_never_replace_what_they_come_from(clip: Path, capsys: Captured, arguments: list[str]) -> None:
+    assert run(["track", "clip.mp4", "-m", "clip.png", "-o", "out", "-q", "--tracker", "copy"]) == 0
+    shutil.copytree(clip / "out" / "masks", clip / "frames")
+    before = {path: path.read_bytes() for path in clip.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(["track", *arguments, "-q", *COPY]) == 3
+    assert "is read by this run" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in clip.rglob("*") if path.is_file()} == before
+
+
+def test_a_tilde_that_the_shell_left_is_home(clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    (clip / "home ü").mkdir()
+    monkeypatch.setenv("HOME", str(clip / "home ü"))
+    (clip / "clip.mp4").rename(clip / "home ü" / "my clip.mp4")
+    assert run(["track", "~/my clip.mp4", "--mask=clip.png", "--out=~/new/out", "-q", *COPY]) == 0
+    assert capsys.readouterr().out == f"{clip / 'home ü' / 'new' / 'out' / 'masks'}\n"
 
 
 def test_a_finished_result_is_refused_unless_overwritten(clip: Path, capsys: Captured) -> None:
@@ -283,6 +323,14 @@ def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(folder: Path
     (folder / "a2.mov").write_bytes((folder / "a2.mp4").read_bytes())
     assert run(["batch", str(folder), "-o", str(folder / "out"), *COPY]) == 3
     assert "would both write to" in capsys.readouterr().err
+
+
+def test_results_beside_the_videos_are_not_taken_for_videos(folder: Path, capsys: Captured) -> None:
+    for made in range(2):
+        assert run(["batch", str(folder), "-o", str(folder), "-q", "--tracker", "copy"]) == 6
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert [line[0] for line in lines[1:]] == ["a2.mp4", "a10.mp4", "badmask.mp4", "novideo.mp4", "nomask.mp4"]
+        assert [line[1] for line in lines[1:3]] == [["done"] * 2, ["already"] * 2][made]
 
 
 def test_a_stopped_batch_names_what_was_not_started(folder: Path) -> None:

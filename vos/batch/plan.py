@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seem_core.errors import InputError
 from vos.images import IMAGE_SUFFIXES, natural_key
+from vos.run_record import RUN_FILE
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"}
@@ -61,6 +62,8 @@ def plan_folder(folder: Path, out: Path) -> BatchPlan:
 def _is_video(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() in VIDEO_SUFFIXES
+    if (path / RUN_FILE).is_file():  # results of an earlier run, with a contact sheet
+        return False
     try:
         with os.scandir(path) as entries:
             return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)

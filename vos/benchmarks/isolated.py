@@ -46,6 +46,8 @@ def run_isolated(function: Callable[..., Any], *args: Any, on_message: Callable[
             if kind == "result":
                 process.join()
                 return value  # type: ignore[no-any-return]
+            if kind in ("error", "crash"):
+                process.join(_PATIENCE)  # it has said its last word; a signal now would make it say more
             if kind == "error":
                 raise value
             if kind == "crash":

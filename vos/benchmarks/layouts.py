@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,9 +81,9 @@ class Layout:
         raise DatasetError(f"there is no set {wanted!r}{self._known_sets()}; give one of its lists, or a list file")
 
     def _known_sets(self) -> str:
-        if self.root is None:
-            return ""
-        lists = self.root / "ImageSets"
+        lists = (self.root or self.annotations) / "ImageSets"
+        if not lists.is_dir():
+            return f", as there is no folder {lists}"
         found = sorted(path.relative_to(lists).with_suffix("").as_posix() for path in lists.rglob("*.txt"))
         return f" in {lists}, which has {', '.join(found) or 'no list'}"
 
@@ -116,7 +117,8 @@ def _bare_layout(path: Path) -> Layout:
         return Layout(resolved.parent, only=resolved.name)
     if sequence_folders(path):
         return Layout(path)
-    raise DatasetError(f"{path} holds no masks: no Annotations folder, no folders of PNG files, no PNG files")
+    hint = f"; did you mean {deeper}?" if (deeper := folder_of_sequences(path)) else ""
+    raise DatasetError(f"{path} holds no masks: no Annotations folder, no folders of PNG files, no PNG files{hint}")
 
 
 def _folder(path: Path) -> Path | None:
@@ -135,6 +137,18 @@ def sequence_folders(folder: Path) -> tuple[str, ...]:
     """Names of the sub-folders that hold PNG files, in natural order."""
     entries = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
     return tuple(entry.name for entry in entries if any(p.suffix.lower() == ".png" for p in entry.iterdir()))
+
+
+def folder_of_sequences(root: Path, names: Collection[str] = ()) -> Path | None:
+    """The first folder below ``root``, at most three levels down, with folders of PNG files (of these ``names``)."""
+    level = [root]
+    for _ in range(3):
+        level = [p for above in level for p in sorted(above.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+        for folder in level:
+            found = sequence_folders(folder)
+            if found and (not names or set(found) & set(names)):
+                return folder
+    return None
 
 
 def read_set(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from seem_core.errors import DatasetError
-from vos.benchmarks.layouts import AnnotatedSequence, Layout, mask_files, open_layout, sequence_folders
+from vos.benchmarks.layouts import (
+    AnnotatedSequence,
+    Layout,
+    folder_of_sequences,
+    mask_files,
+    open_layout,
+    sequence_folders,
+)
 from vos.benchmarks.measure import FrameMeasures, FrameTask, Progress, measure_frames
 from vos.benchmarks.protocols import PROTOCOLS, Protocol, ProtocolName
 from vos.benchmarks.scores import ObjectScore, Scores
@@ -81,9 +88,10 @@ def _prediction_folders(
     known = layout.all_names()
     if mask_files(root) or (mask_files(root / "masks") and not (root / known[0]).is_dir()):
         if len(wanted := list(names or known)) != 1:
+            name = root.name if root.name in known else known[0]
             raise DatasetError(
                 f"{root} holds the masks of one sequence, the ground truth has {len(wanted)}; give the annotation "
-                "folder of that sequence"
+                f"folder of that sequence, such as {layout.annotations / name}"
             )
         return {wanted[0]: root if mask_files(root) else root / "masks"}
     found = sequence_folders(root)
@@ -91,6 +99,8 @@ def _prediction_folders(
         names = found
         if rest := [name for name in known if name not in found]:
             warnings.append(f"{len(rest)} of {len(known)} sequences have no predictions: {_some(rest)}")
+    if not set(names) & set(found) and (deeper := folder_of_sequences(root, known)):
+        raise DatasetError(f"predictions lie deeper, in {deeper}; give that folder instead of {root}")
     if not names:
         raise DatasetError(f"predictions {root} holds no folder of PNG masks; expected {root / known[0]} and so on")
     if unknown := [name for name in names if name not in known]:
