@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import av
@@ -29,7 +30,7 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """``clip.mp4``, ``clip.png`` and their results ``OUT`` in the current folder: two squares, 360x280, 12 frames."""
+    """``clip.mp4``, ``clip.png``, results ``OUT`` and ``truth``, in the current folder: two squares, 12 frames."""
     monkeypatch.chdir(tmp_path)
     ground = np.random.default_rng(0).integers(0, 90, (280, 360, 3), dtype=np.uint8)
     with av.open("clip.mp4", "w") as out:
@@ -45,6 +46,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask[120:260, 90:210] = 255
     Image.fromarray(mask).save("clip.png")
     vos.track_to_folder("clip.mp4", "OUT", mask="clip.png", options=vos.TrackOptions(tracker="copy"), save={"masks"})
+    shutil.copytree("OUT/masks", "truth/clip")
     return tmp_path
 
 

@@ -30,8 +30,13 @@ if TYPE_CHECKING:
         TextPrompt,
     )
     from trackers.base import ObjectMasks, Tracker
+    from vos.benchmarks.davis import TrackerRun, run_davis
+    from vos.benchmarks.layouts import Layout, open_layout
+    from vos.benchmarks.scores import Scores
+    from vos.benchmarks.scoring import score_predictions
     from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
     from vos.masks import read_labels, read_prompt_mask, write_labels
+    from vos.output import FrameRecord, ObjectRecord, ResultFolder, RunRecord, read_frames, read_run
     from vos.pipeline import TrackOptions, track
     from vos.prompts import FramePrompt, Seconds, TimedPrompt
     from vos.to_folder import TrackSummary, track_to_folder
@@ -46,8 +51,13 @@ _HOMES = {
         "BoxPrompt", "MaskPrompt", "PointPrompt", "Prompt", "ReferencePrompt", "ScribblePrompt", "TextPrompt",
     ),
     "trackers.base": ("ObjectMasks", "Tracker"),
+    "vos.benchmarks.davis": ("TrackerRun", "run_davis"),
+    "vos.benchmarks.layouts": ("Layout", "open_layout"),
+    "vos.benchmarks.scores": ("Scores",),
+    "vos.benchmarks.scoring": ("score_predictions",),
     "vos.frames": ("Frame", "FrameResult", "VideoInfo", "VideoSource"),
     "vos.masks": ("read_labels", "read_prompt_mask", "write_labels"),
+    "vos.output": ("FrameRecord", "ObjectRecord", "ResultFolder", "RunRecord", "read_frames", "read_run"),
     "vos.pipeline": ("TrackOptions", "track"),
     "vos.prompts": ("FramePrompt", "Seconds", "TimedPrompt"),
     "vos.to_folder": ("TrackSummary", "track_to_folder"),
@@ -63,18 +73,24 @@ __all__ = [
     "DiskFullError",
     "Frame",
     "FramePrompt",
+    "FrameRecord",
     "FrameResult",
     "InputError",
+    "Layout",
     "LimitError",
     "MaskError",
     "MaskPrompt",
     "MissingExtraError",
     "ObjectMasks",
+    "ObjectRecord",
     "OutputError",
     "PointPrompt",
     "Prompt",
     "PromptError",
     "ReferencePrompt",
+    "ResultFolder",
+    "RunRecord",
+    "Scores",
     "ScribblePrompt",
     "Seconds",
     "TextPrompt",
@@ -82,13 +98,19 @@ __all__ = [
     "TrackOptions",
     "TrackSummary",
     "Tracker",
+    "TrackerRun",
     "VideoError",
     "VideoInfo",
     "VideoSource",
     "VosError",
+    "open_layout",
     "open_video",
+    "read_frames",
     "read_labels",
     "read_prompt_mask",
+    "read_run",
+    "run_davis",
+    "score_predictions",
     "track",
     "track_to_folder",
     "write_labels",

@@ -14,6 +14,7 @@ import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -58,9 +59,8 @@ class Media:
 
     @property
     def codec(self) -> str:
-        """Name of the coding, such as "av1", whichever decoder is at work (PyAV before 15: the decoder's name)."""
-        codec = self.stream.codec_context.codec
-        return str(getattr(codec, "canonical_name", codec.name))
+        """Name of the coding, such as "av1", whichever decoder is at work."""
+        return self.stream.codec_context.codec.canonical_name
 
 
 def open_media(path: Path, threads: int = 1) -> Media:
@@ -149,7 +149,5 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _is_picture(stream: VideoStream) -> bool:
-    """Whether the stream is cover art. PyAV says so from version 15 on; before, cover art counts as a video."""
-    disposition = getattr(stream, "disposition", None)
-    attached = getattr(type(disposition), "attached_pic", None)
-    return disposition is not None and attached is not None and bool(disposition & attached)
+    """Whether the stream is cover art."""
+    return bool(stream.disposition & Disposition.attached_pic)
