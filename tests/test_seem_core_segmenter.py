@@ -14,6 +14,7 @@ from seem_core.decoder import DecoderPrompts
 from seem_core.errors import CheckpointError, InputError, MaskError, PromptError
 from seem_core.geometry import InputSize
 from seem_core.model import Seem
+from seem_core.object_decoder import mask_certainty
 from seem_core.object_tokens import assemble, fair_shares
 from seem_core.prompt_canvas import draw_marks
 from seem_core.prompts import (
@@ -234,6 +235,30 @@ def test_output_queries_differ(features: SeemFeatures) -> None:
     # words and marks compose: each changes the answer of the other's query
     assert not torch.equal(embeddings["visual"], segmenter.segment(features, both[1:]).logits)
     assert not torch.equal(embeddings["text"], segmenter.segment(features, both[:1]).logits)
+
+
+def test_marks_on_the_picture_choose_before_a_reference(
+    segmenter: SeemSegmenter, features: SeemFeatures, routing: RoutingName
+) -> None:
+    """Both are read, but the query is the one that fits the marks."""
+    model = segmenter.model
+    shown = reference()
+    other = segmenter.encode(torch.tensor(shown.image).permute(2, 0, 1))
+    box = BoxPrompt(60, 40, 80, 60)
+    with torch.no_grad():
+        tokens = model.sample(features.image, draw_marks([box], features.geometry).positive)
+        seen = model.sample(other.image, other.geometry.mask_to_padded(torch.tensor(shown.mask)[None]))
+        output = model.decode(features.image, DecoderPrompts(stroke=tokens, reference=seen))
+        choice = choose_by_marks(
+            output.spatial or output.objects,  # type: ignore[arg-type]
+            tokens.positive,
+            3 if routing == "v1" else None,
+        )
+        expected = features.image.mask_features.logits(choice.mask_embeddings)[0]
+    found = segmenter.segment(features, [shown, box])
+    torch.testing.assert_close(found.logits, expected, atol=1e-4, rtol=1e-4)
+    fit = choice.similarity[0, choice.indices[0, 0], 0].sigmoid()
+    torch.testing.assert_close(found.scores[0], fit * mask_certainty(expected)[0], atol=1e-5, rtol=1e-4)
 
 
 # --- memory ---
