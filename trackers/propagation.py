@@ -81,7 +81,7 @@ class LabelPropagation:
         shallow, middle, deep = self._net.features(normalise(x.to(self._dtype)), self.config.taps)
         deep = F.interpolate(F.normalize(deep.float(), dim=1), size=middle.shape[-2:], mode="bilinear")
         middle = F.normalize(middle.float().permute(0, 2, 3, 1), dim=3)
-        # between two cells of the deep map interpolation shortens its part of the key: there it says less, and counts less
+        # between two deep cells interpolation shortens that part of the key: there it says less, and counts less
         keys = F.normalize(torch.cat([middle, deep.permute(0, 2, 3, 1)], 3), dim=3)[0]  # (h, w, C)
         return Features(keys.permute(2, 0, 1), 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
 
