@@ -166,7 +166,6 @@ def test_size_and_precision_are_options(folder: Path, capsys: Captured) -> None:
         (["-b", "5,5,2,2"], 3, "is empty"),
         (["--scribble", "1,2,3"], 3, "not a scribble"),
         (["--polygon", "1,2,3,4"], 3, "three corners"),
-        (["--text", ""], 3, "text prompt is empty"),
         (["--text", "   "], 3, "text prompt is empty"),
         (["-m", "other-mask.png"], 3, "60x50"),
         (["-m", "missing.png"], 3, "missing.png"),
