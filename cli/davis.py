@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
@@ -81,7 +82,7 @@ def davis(
     layout = open_layout(root, resolution)
     names = layout.set_names(set_name, year.value if year else None)
     rules = protocol or (ProtocolChoice.davis2016 if year is Year.y2016 else ProtocolChoice.strict)
-    folder = out if out is not None else Path(f"{root.resolve().name}_davis")
+    folder = out if out is not None else Path(f"{Path(os.path.abspath(root)).name}_davis")
     workers = jobs or available_cores()
     with _Bars(quiet) as bars:
         runs = run_davis(

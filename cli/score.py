@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -86,7 +87,7 @@ def score(
     for text in scores.warnings:
         warn(text)
     if json:
-        emit_json({predictions.resolve().name: scores.to_json(per_frame=per_frame)})
+        emit_json({Path(os.path.abspath(predictions)).name: scores.to_json(per_frame=per_frame)})
     elif per_frame:
         emit(scores.per_frame_csv().rstrip("\n"))
     elif csv:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,7 +111,8 @@ def track(
 
 def default_folder(video: Path) -> Path:
     """``NAME_vos`` in the current folder."""
-    return Path(f"{video.resolve().stem if video.suffix else video.resolve().name}_vos")
+    path = Path(os.path.abspath(video))
+    return Path(f"{path.name if os.path.isdir(path) else path.stem}_vos")
 
 
 def report(summary: TrackSummary, *, as_json: bool) -> None:

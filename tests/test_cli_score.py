@@ -145,6 +145,8 @@ def test_davis_names_what_it_cannot_find(small: Path) -> None:
         ("p", "davis/Annotations", "did you mean {0}/davis/Annotations/480p?"),
         ("davis/JPEGImages", "davis", "holds no folder of PNG masks; expected {0}/davis/JPEGImages/bear and so on"),
         ("p", "davis/JPEGImages", "{0}/davis/JPEGImages holds no masks"),
+        ("x" * 300, "davis", "(File name too long)"),
+        ("p", "x" * 300, "(File name too long)"),
     ],
 )
 def test_folders_one_level_off_are_explained(small: Path, predictions: str, truth: str, words: str) -> None:

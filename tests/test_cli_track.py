@@ -86,12 +86,24 @@ def test_json_is_one_object(clip: Path, capsys: Captured) -> None:
         (["clip.mp4", "-p", "1,1", "-o", "clip.png/out"], 3, "cannot write to clip.png/out: clip.png is a file"),
         (["clip.mp4", "-p", "1,1", "-o", ""], 2, "an argument is empty"),
         (["", "-p", "1,1"], 2, "an argument is empty"),
+        (
+            ["http://example.org/clip.mp4", "-p", "1,1"],
+            3,
+            "it is an address, not a file; save the video to a file first",
+        ),
+        (["x" * 300, "-p", "1,1"], 3, "cannot read xxx"),
+        (["clip.mp4", "-m", "x" * 300], 3, "cannot be read as a picture (File name too long)"),
+        (["clip.mp4", "-p", "1,1", "-o", "x" * 300], 3, "(File name too long)"),
+        (["loop", "-p", "1,1"], 3, "cannot read loop"),
+        (["clip.mp4", "-m", "loop"], 3, "mask loop cannot be read"),
+        (["clip.mp4", "-p", "1,1", "-o", "loop"], 3, "cannot write"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
     clip: Path, capsys: Captured, arguments: list[str], code: int, words: str
 ) -> None:
     (clip / "text.mp4").write_text("not a video\n")
+    (clip / "loop").symlink_to("loop")
     before = {path.name for path in clip.iterdir()}
     assert run(["track", *arguments, *([] if "--tracker" in arguments else ["--tracker", "copy"])]) == code
     said = capsys.readouterr()

@@ -192,9 +192,11 @@ def test_an_existing_folder_with_other_things_is_fine(tmp_path: Path) -> None:
     assert (tmp_path / "clip.mp4").read_text() == "video"
 
 
-def test_damaged_run_is_refused_and_can_be_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoilt", [{"tracked": [0, 3, 0]}, {"state": "lost"}, {"ids": None}, None])
+def test_damaged_run_is_refused_and_can_be_replaced(tmp_path: Path, spoilt: dict[str, object] | None) -> None:
     write(tmp_path)
-    (tmp_path / "run.json").write_text('{"format": 1}')
+    whole = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1} if spoilt is None else whole | spoilt))
     with pytest.raises(InputError, match="damaged"):
         read_run(tmp_path)
     with pytest.raises(OutputError, match="--overwrite"):

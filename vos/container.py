@@ -6,6 +6,7 @@ Every error of FFmpeg enters the project here and leaves as a ``VideoError``; no
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,6 +127,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _require_file(path: Path) -> None:
+    if re.match(r"\w{2,}:/", str(path)):  # a path has lost the second slash; a drive has one letter
+        raise VideoError(f"cannot read {path}: it is an address, not a file; save the video to a file first")
     with reading(path):
         if not path.exists():
             raise VideoError(f"cannot read {path}: there is no such file")

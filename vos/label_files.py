@@ -50,8 +50,13 @@ def open_mask_image(path: Path) -> Image.Image:
         raise MaskError(f"mask {path} is a folder; name the file of one frame in it") from error
     except Image.DecompressionBombError as error:
         raise MaskError(f"mask {path} has more pixels than a video frame can have; check the file") from error
+    except PermissionError as error:
+        raise MaskError(
+            f"mask {path} cannot be read: permission denied; check its rights"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise MaskError(f"mask {path} cannot be read as a picture ({error}); write it again as PNG") from error
+        reason = getattr(error, "strerror", None) or error
+        raise MaskError(f"mask {path} cannot be read as a picture ({reason}); write it again as PNG") from error
 
 
 def is_lossy(image: Image.Image) -> bool:

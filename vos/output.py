@@ -223,9 +223,9 @@ def _refuse(folder: Path, overwrite: bool) -> None:
 
 def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
     """Refuse a results folder in which a run would overwrite, or lie among, what it reads. Raises OutputError."""
-    ours = folder.resolve()
+    ours = Path(os.path.realpath(folder))
     for path in inputs:
-        place = path.resolve()
+        place = Path(os.path.realpath(path))
         if place == ours or ours / MASKS_FOLDER in (place, *place.parents) or place in {ours / n for n in _RENDERED}:
             raise OutputError(f"{path} is read by this run, which would write to the same place; choose another folder")
 

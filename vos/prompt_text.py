@@ -10,6 +10,7 @@ Without ``@`` a prompt applies to the first frame that is tracked; without ``#``
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def parse_mask(text: str) -> MaskFile:
     match = _MASK_SUFFIX.fullmatch(text)
     if not text or match is None:
         raise PromptError("a mask file has an empty name")
-    if Path(text).exists():
+    if os.path.exists(text):  # False, and no error, where that cannot be found out
         return MaskFile(Path(text))
     return MaskFile(Path(match["path"]), _when(match), _object_id(match))
 

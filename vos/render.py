@@ -107,7 +107,7 @@ def _check(what: Collection[str], alpha: float) -> None:
 
 def _open_source(run: RunRecord, moved: Path | None) -> VideoSource:
     path = moved or run.video.path
-    if moved is None and not path.exists():
+    if moved is None and not os.path.exists(path):
         raise InputError(f"the source video {path} is not there any more; say with --video where it is now")
     is_folder = run.video.codec == "images"
     source = open_video(path, rate=run.video.rate if is_folder else None)

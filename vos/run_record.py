@@ -228,6 +228,8 @@ def _run_from(plain: dict[str, Any]) -> RunRecord:
     if plain["state"] not in get_args(State):
         raise ValueError(f"state {plain['state']!r}")
     start, stop, step = map(int, plain["tracked"])
+    if step < 1:
+        raise ValueError(f"step {step}")
     return RunRecord(
         video=VideoInfo(**video),
         tracked=(start, stop, step),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -62,7 +63,7 @@ def open_video(
     Raises VideoError if there is nothing to decode, MissingExtraError if decord is asked for and not installed.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSequence(path, Fraction(24) if rate is None else Fraction(rate).limit_denominator(1001))
     if rate is not None:
         raise VideoError(f"a rate can be given for a folder of images only, and {path} has its own; leave the rate out")

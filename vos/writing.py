@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,4 +45,6 @@ def is_no_room(error: Exception) -> bool:
 
 def _in_the_way(path: Path) -> Path:
     """The part of ``path`` that exists and is no folder."""
-    return next((place for place in (*reversed(path.parents), path) if place.exists() and not place.is_dir()), path)
+    return next(
+        (place for place in (*reversed(path.parents), path) if os.path.exists(place) and not os.path.isdir(place)), path
+    )

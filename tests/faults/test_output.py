@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from results import frame_result, run_record
+from rights import let_through, without_rights
 
 from seem_core.errors import DiskFullError, OutputError
 from vos.masks import read_labels
@@ -29,19 +28,6 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])}
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """As a user for whom file permissions count (root passes all of them)."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def assert_whole(out: Path) -> int:
@@ -129,9 +115,7 @@ def test_when_even_the_state_cannot_be_recorded_the_first_error_counts(
 
 def test_a_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
-    for parent in list(tmp_path.parents)[:3]:
-        if parent.stat().st_uid == os.geteuid() and parent != Path(parent.anchor):
-            parent.chmod(parent.stat().st_mode | 0o055)
+    let_through(tmp_path.parent)
     try:
         with without_rights(), pytest.raises(OutputError, match="check that the folder is there and writable"):
             ResultFolder.create(tmp_path / "out")

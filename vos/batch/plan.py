@@ -42,7 +42,7 @@ def plan_folder(folder: Path, out: Path) -> BatchPlan:
         entries = sorted(folder.iterdir(), key=natural_key)
     except OSError as error:
         raise InputError(f"cannot read folder {folder} ({error.strerror}); give a folder of videos") from error
-    videos = [path for path in entries if path.resolve() != out.resolve() and _is_video(path)]
+    videos = [path for path in entries if os.path.realpath(path) != os.path.realpath(out) and _is_video(path)]
     if not videos:
         raise InputError(f"{folder} holds no video file and no folder of images; give a folder of videos")
     planned: dict[str, PlannedVideo] = {}
@@ -62,7 +62,7 @@ def plan_folder(folder: Path, out: Path) -> BatchPlan:
 def _is_video(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() in VIDEO_SUFFIXES
-    if (path / RUN_FILE).is_file():  # results of an earlier run, with a contact sheet
+    if os.path.isfile(path / RUN_FILE):  # results of an earlier run, with a contact sheet
         return False
     try:
         with os.scandir(path) as entries:

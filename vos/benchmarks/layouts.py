@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +13,15 @@ from vos.images import natural_key
 
 DEFAULT_RESOLUTION = "480p"
 YEARS = ("2017", "2016")
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turn what the operating system raises while folders are looked through into a DatasetError."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read {error.filename} ({error.strerror}); check the path and its rights") from error
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Layout:
         """Every sequence that has an annotation folder, in natural order."""
         return (self.only,) if self.only is not None else sequence_folders(self.annotations)
 
+    @readable()
     def sequence(self, name: str) -> AnnotatedSequence:
         """Raises DatasetError for a sequence without masks."""
         folder = self.annotations / name
@@ -65,6 +77,7 @@ class Layout:
         images = self.images / name if self.images is not None and (self.images / name).is_dir() else None
         return AnnotatedSequence(name, masks, images)
 
+    @readable()
     def set_names(self, wanted: str, year: str | None = None) -> tuple[str, ...]:
         """Sequences of a set: the name of a list below ``ImageSets``, or the path of a list file.
 
@@ -88,6 +101,7 @@ class Layout:
         return f" in {lists}, which has {', '.join(found) or 'no list'}"
 
 
+@readable()
 def open_layout(path: Path, resolution: str | None = None) -> Layout:
     """Find out what kind of folder ``path`` is.
 
@@ -113,7 +127,7 @@ def open_layout(path: Path, resolution: str | None = None) -> Layout:
 
 def _bare_layout(path: Path) -> Layout:
     if mask_files(path):
-        resolved = path.resolve()
+        resolved = Path(os.path.abspath(path))
         return Layout(resolved.parent, only=resolved.name)
     if sequence_folders(path):
         return Layout(path)
@@ -125,6 +139,7 @@ def _folder(path: Path) -> Path | None:
     return path if path.is_dir() else None
 
 
+@readable()
 def mask_files(folder: Path) -> dict[str, Path]:
     """PNG files of a folder by stem, in natural order; empty where there is no such folder."""
     if not folder.is_dir():
@@ -133,12 +148,14 @@ def mask_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(files, key=natural_key)}
 
 
+@readable()
 def sequence_folders(folder: Path) -> tuple[str, ...]:
     """Names of the sub-folders that hold PNG files, in natural order."""
     entries = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
     return tuple(entry.name for entry in entries if any(p.suffix.lower() == ".png" for p in entry.iterdir()))
 
 
+@readable()
 def folder_of_sequences(root: Path, names: Collection[str] = ()) -> Path | None:
     """The first folder below ``root``, at most three levels down, with folders of PNG files (of these ``names``)."""
     level = [root]

@@ -15,6 +15,7 @@ from vos.benchmarks.layouts import (
     folder_of_sequences,
     mask_files,
     open_layout,
+    readable,
     sequence_folders,
 )
 from vos.benchmarks.measure import FrameMeasures, FrameTask, Progress, measure_frames
@@ -79,6 +80,7 @@ class _Plan:
         ]
 
 
+@readable()
 def _prediction_folders(
     root: Path, layout: Layout, names: Sequence[str] | None, warnings: list[str]
 ) -> dict[str, Path]:
