@@ -177,6 +177,13 @@ def test_objects_do_not_touch_each_other(
     assert together.labels().dtype == np.uint16
 
 
+def test_an_object_is_answered_by_its_own_queries(features: SeemFeatures) -> None:
+    """In `v1` two objects with the same marks have different queries to choose from, and so different masks."""
+    segmenter = SeemSegmenter(tiny_seem("v1"))
+    same = segmenter.segment(features, [BoxPrompt(10, 10, 20, 20), BoxPrompt(10, 10, 20, 20, object_id=2)])
+    assert not torch.allclose(same.logits[0], same.logits[1], atol=1e-2)
+
+
 def test_passes_are_bounded(routing: RoutingName, features: SeemFeatures) -> None:
     many: list[Prompt] = [PointPrompt(i * 10 + 5, 30, object_id=i + 1) for i in range(7)]
     small = SeemSegmenter(tiny_seem(routing), objects_per_pass=3).segment(features, many)
