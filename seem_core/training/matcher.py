@@ -66,7 +66,8 @@ def match_objects(
     places = uniform_points(1, points, mask_logits.device, generator)
     logits = read_points(mask_logits.float(), places.expand(Q, -1, -1))  # (Q, P)
     truth = read_points(objects.float(), places.expand(N, -1, -1))  # (N, P)
-    cost = weights.mask * entropy_costs(logits, truth) + weights.dice * dice_costs(logits, truth)
+    with torch.autocast(logits.device.type, enabled=False):  # half precision would add up to too few digits
+        cost = weights.mask * entropy_costs(logits, truth) + weights.dice * dice_costs(logits, truth)
     cost = cost - weights.claim * claims.float()
     possible = None if allowed is None else allowed.T.cpu().numpy()
     objects_matched, queries = assign(cost.T.double().cpu().numpy(), possible)
