@@ -13,9 +13,6 @@ from seem_resolution import Miss, misses, remaining_misses
 from seem_scenarios import Bench, forget_models
 from seem_standalone import STANDALONE, Parts
 
-PENDING = tuple((Path(__file__).parent / "pending.txt").read_text().split())
-"""Patterns of keys in golden_misc whose code belongs to training and is not there yet."""
-
 
 @pytest.fixture(scope="module")
 def _one_configuration_in_memory(golden_path: Path) -> Iterator[None]:
@@ -29,8 +26,7 @@ def test_every_key(golden_path: Path, folders: tuple[Path, ...], path: str) -> N
     golden = load_golden(golden_path)
     if golden.name in STANDALONE:
         if path == "plain":  # there is only one path
-            pending = PENDING if golden.name == "golden_misc" else ()
-            assert_all(golden, misses(golden, Parts(golden, folders).results), pending)
+            assert_all(golden, misses(golden, Parts(golden, folders).results))
         return
     bench = Bench(golden, folders, plain=path == "plain")
     failures = [miss for scenario in bench.scenarios for miss in remaining_misses(bench, scenario)]
@@ -45,7 +41,7 @@ def assert_all(golden: Golden, failures: list[Miss], left_out: tuple[str, ...] =
     assert not messages, "\n".join(messages)
 
 
-@pytest.mark.parametrize("key", ["mystery_logits", "stroke_pred_mystery"])
+@pytest.mark.parametrize("key", ["mystery_logits", "stroke_pred_mystery", "click_mystery", "loss_mystery"])
 def test_an_unknown_key_fails(key: str) -> None:
     golden = Golden("golden_focalt_demo", {key: np.zeros(1)})
     failures = misses(golden, {"stroke_pred_masks": np.zeros(1)})

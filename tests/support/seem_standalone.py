@@ -1,4 +1,4 @@
-"""Recompute the golden files about no whole model: resizing, post-processing, single parts, class embeddings."""
+"""Recompute the golden files about no whole model: resizing, post-processing, clicks, losses, parts, class names."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from seem_core.geometry import Geometry, InputSize, resize_image, resized_size
 from seem_core.positions import sine_positions
 from seem_core.postprocess import instance_segmentation, panoptic_segmentation, semantic_segmentation
 from seem_core.text import TextConfig, TextEncoder
+from seem_core.training.clicks import ClickMarks, deepest_place, depth, first_click, next_click
+from seem_core.training.losses import bce_loss, dice_loss
 
 Named = Iterator[tuple[str, Tensor | np.ndarray]]
 THINGS = frozenset({0, 1, 2})
@@ -56,6 +58,7 @@ INPUTS = frozenset(
     {
         *("u8mask_in", "u8mask2_in", "pil_in", "resize512_in_hw", "postproc_in"),
         *("pp_mask_cls", "pp_mask_pred", "pp_thresholds", "v_emb"),
+        *("click_gt", "click_pred", "click_prev", "next_prev_mask_logits", "loss_in", "loss_tgt"),
     }
 )
 
@@ -116,6 +119,29 @@ def sam_parts(parts: Parts) -> Named:
         yield f"vit_block{index}_out", block(make_normal("vit_tokens", (1, 20, 20, 768)))
 
 
+def clicks(parts: Parts) -> Named:
+    truth, answer, before = (parts.golden[f"click_{name}"] for name in ("gt", "pred", "prev"))
+    for name, region in (("fn", truth & ~answer & ~before), ("fp", ~truth & answer & ~before)):
+        yield f"click_{name}_dt", depth(region)[None, None]
+        yield f"click_{name}_sum", np.array(region.sum())
+        yield f"click_{name}_argmax_rc", np.array(deepest_place(region))
+    first = first_click(truth)
+    yield "click_first_rc", np.array((first.row, first.column))
+    yield "click_first_dt", depth(truth)[None, None]
+    logits = parts.tensor("next_prev_mask_logits")
+    answer = nn.functional.interpolate(logits, size=truth.shape, mode="bilinear")[0, 0].numpy() > 0
+    marks = ClickMarks(before, np.zeros_like(before))
+    marks = marks.with_click(next_click(truth, answer, marks))
+    yield "next_pos_mask", marks.positive[None]
+    yield "next_neg_mask", marks.negative[None]
+
+
+def losses(parts: Parts) -> Named:
+    logits, truth = parts.tensor("loss_in"), parts.tensor("loss_tgt")
+    yield "loss_dice", dice_loss(logits, truth)
+    yield "loss_bce", bce_loss(logits, truth)
+
+
 def text_classes(parts: Parts) -> Named:
     yield from inputs(parts)
     encoder = parts.load("focalt", "sem_seg_head.predictor.lang_encoder.", TextConfig().build)
@@ -125,5 +151,5 @@ def text_classes(parts: Parts) -> Named:
     yield "similarity", class_logits(parts.tensor("v_emb"), embeddings, encoder.logit_scale)
 
 
-MISC: tuple[Callable[[Parts], Named], ...] = (inputs, geometry, segmentations, deformable, sam_parts)
+MISC: tuple[Callable[[Parts], Named], ...] = (inputs, geometry, segmentations, deformable, sam_parts, clicks, losses)
 STANDALONE = frozenset({"golden_misc", "golden_textclass"})
