@@ -27,6 +27,7 @@ from cli.options import (
     UseReader,
     save_list,
 )
+from cli.tables import table
 
 if TYPE_CHECKING:
     from vos.batch.local import VideoOutcome
@@ -99,12 +100,12 @@ def _code(outcomes: Sequence[VideoOutcome]) -> int:
 
 
 def _table(outcomes: Sequence[VideoOutcome], without_prompt: Sequence[Path]) -> Iterator[str]:
-    names = [item.video.name for item in outcomes] + [path.name for path in without_prompt]
-    width = max(map(len, names), default=5)
-    yield f"{'video':<{width}}  {'outcome':<12}  {'frames':>6}  {'frames/s':>8}"
-    for item in outcomes:
-        rate = f"{item.frames / item.seconds:.1f}" if item.seconds > 0 and item.frames else "-"
-        frames = str(item.frames) if item.frames else "-"
-        yield f"{item.video.name:<{width}}  {item.outcome:<12}  {frames:>6}  {rate:>8}  {item.message}".rstrip()
-    for path in without_prompt:
-        yield f"{path.name:<{width}}  {'no mask':<12}  {'-':>6}  {'-':>8}"
+    rows = [(item.video.name, str(item.outcome), str(item.frames or "-"), _rate(item)) for item in outcomes]
+    rows += [(path.name, "no mask", "-", "-") for path in without_prompt]
+    messages = ["", *(item.message for item in outcomes), *("" for _ in without_prompt)]
+    for line, message in zip(table(("video", "outcome", "frames", "frames/s"), rows, names=2), messages, strict=True):
+        yield f"{line}  {message}".rstrip()
+
+
+def _rate(item: VideoOutcome) -> str:
+    return f"{item.frames / item.seconds:.1f}" if item.seconds > 0 and item.frames else "-"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from seem_core.errors import DiskFullError, OutputError
 
@@ -26,9 +26,9 @@ def emit(*lines: object) -> None:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        _silence_stdout()
+        silence(sys.stdout)
     except OSError as error:
-        _silence_stdout()
+        silence(sys.stdout)
         if error.errno == errno.ENOSPC:
             raise DiskFullError(
                 "no room left where standard output goes; the results themselves are written"
@@ -45,12 +45,22 @@ def emit_json(value: Any) -> None:
 def note(text: str, *, quiet: bool = False) -> None:
     """A line for the reader, on stderr."""
     if not quiet:
-        print(text, file=sys.stderr)
+        say(text)
 
 
 def warn(text: str) -> None:
     """A warning, on stderr, also where the command is quiet."""
-    print(f"vos: warning: {text}", file=sys.stderr)
+    say(f"vos: warning: {text}")
+
+
+def say(text: str) -> None:
+    """A line on stderr; that nobody reads it any more must not end what is under way."""
+    if sys.stderr is None or sys.stderr.closed:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
 
 
 class Progress:
@@ -124,11 +134,11 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _silence_stdout() -> None:
-    """Send what Python still flushes at its end to nowhere."""
+def silence(stream: TextIO) -> None:
+    """Send what is still written to ``stream``, and what Python flushes at its end, to nowhere."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
     except (OSError, ValueError):
         pass

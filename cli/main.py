@@ -27,6 +27,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cli.console import say, silence
+
 PACKAGES = ("vos", "trackers", "seem_core", "cli")
 INTERRUPTED = 130
 # typer carries its own click since 0.20 and names only some of its errors; their common base is two steps up.
@@ -178,15 +180,21 @@ def run(argv: Sequence[str]) -> int:
     except VosError as error:
         code = _fail(str(error), exit_code(error))
         for line in getattr(error, "__notes__", ()):
-            print(f"vos: note: {line}", file=sys.stderr)
+            say(f"vos: note: {line}")
         return code
     except ClickError as error:
         return _usage(error)
+    except SystemExit as end:  # so typer ends where a pipe broke
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        if not {"-h", "--help"} & set(argv):
+            return _bug(end.__context__)
+        silence(sys.stdout)  # the reader has seen enough of the help
+        return 0
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
-    except Exception:
-        traceback.print_exc()
-        return _fail("this is a bug; please report it with the lines above", 1)
+    except Exception as error:
+        return _bug(error)
 
 
 def _at_home(word: str) -> str:
@@ -209,8 +217,13 @@ def _print_any_path() -> None:
 
 
 def _fail(sentence: str, code: int) -> int:
-    print(f"vos: error: {sentence}", file=sys.stderr)
+    say(f"vos: error: {sentence}")
     return code
+
+
+def _bug(error: BaseException) -> int:
+    say("".join(traceback.format_exception(error)).rstrip())
+    return _fail("this is a bug; please report it with the lines above", 1)
 
 
 def _usage(error: Any) -> int:

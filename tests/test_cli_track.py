@@ -187,7 +187,7 @@ def test_a_finished_result_is_refused_unless_overwritten(clip: Path, capsys: Cap
     assert run([*command, "--overwrite"]) == 0
 
 
-def test_stdout_that_nobody_reads_is_no_error(clip: Path) -> None:
+def test_streams_that_nobody_reads_are_no_error(clip: Path) -> None:
     read, write = os.pipe()
     os.close(read)  # writing now is a broken pipe
     code = "import sys, cli.main; sys.exit(cli.main.run(sys.argv[1:]))"
@@ -195,9 +195,15 @@ def test_stdout_that_nobody_reads_is_no_error(clip: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     try:
         done = subprocess.run([*command, "out", *COPY], stdout=write, stderr=subprocess.PIPE, env=env, timeout=120)
+        loud = [*command[:-2], "-o", "loud", *COPY]  # tells its progress
+        deaf = subprocess.run(loud, stdout=subprocess.PIPE, stderr=write, env=env, timeout=120)
+        helped = subprocess.run([*command[:4], "--help"], stdout=write, stderr=subprocess.PIPE, env=env, timeout=120)
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert (deaf.returncode, deaf.stdout) == (0, b"loud/masks\n")
+    assert read_run(clip / "loud").frames_done == 12
+    assert (helped.returncode, helped.stderr) == (0, b"")
     closed = subprocess.run(
         ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command, "closed", *COPY],
         stderr=subprocess.PIPE,

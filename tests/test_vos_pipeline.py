@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Sequence
@@ -352,3 +354,19 @@ def test_nothing_is_written_before_everything_is_checked(tmp_path: Path) -> None
 def test_the_fakes_are_what_they_stand_for() -> None:
     assert isinstance(Clip(), vos.VideoSource)
     assert isinstance(Witness(), Tracker)
+
+
+def test_only_what_there_is_can_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gold cannot be saved; choose from contact, masks, overlay"):
+        track_to_folder("none.mp4", tmp_path / "out", save={"masks", "gold"})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tracker", ["copy", "flow"])
+def test_threads_without_a_network_load_no_torch(tmp_path: Path, tracker: str) -> None:
+    code = (
+        "import sys; from vos.pipeline import TrackOptions, make_tracker, settle\n"
+        f"make_tracker(settle(TrackOptions(tracker={tracker!r}, threads=1))); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from seem_core.errors import VosError
+from seem_core.errors import InputError, VosError
 from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
 from vos.frames import FrameResult, VideoSource
@@ -95,9 +95,11 @@ def track_to_folder(
     on_render              likewise while the overlay is made
     stop                   once set, the frame in work is finished and the run ends as interrupted
 
-    Raises what `vos.pipeline.track` raises, OutputError where ``out`` cannot be written or holds a finished run,
-    DiskFullError where no room is left. Nothing is written before everything was checked.
+    Raises what `vos.pipeline.track` raises, OutputError where ``out`` cannot be written, holds a finished run, or would
+    replace what is read, DiskFullError where no room is left. Nothing is written before everything was checked.
     """
+    if unknown := set(save) - PARTS:
+        raise InputError(f"{', '.join(sorted(unknown))} cannot be saved; choose from {', '.join(sorted(PARTS))}")
     options = options or TrackOptions()
     source = open_source(video, options)
     try:
