@@ -51,9 +51,7 @@ def open_mask_image(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise MaskError(f"mask {path} has more pixels than a video frame can have; check the file") from error
     except PermissionError as error:
-        raise MaskError(
-            f"mask {path} cannot be read: permission denied; check its rights"
-        ) from error
+        raise MaskError(f"mask {path} cannot be read: permission denied; check its rights") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise MaskError(f"mask {path} cannot be read as a picture ({reason}); write it again as PNG") from error

@@ -29,6 +29,7 @@ from vos.label_files import (
     write_whole,
 )
 from vos.mask_colours import BINARY_HINT, MAX_GUESSED_OBJECTS, objects_by_colour
+from vos.wording import some
 
 __all__ = [
     "DAVIS_PALETTE",
@@ -221,7 +222,7 @@ def _guess_ids(raw: _Raw, values: Labels, warnings: list[str]) -> Labels:
     consecutive = objects == list(range(objects[0], objects[0] + len(objects))) if objects else True
     if raw.kind == "grey" and not (consecutive and (not objects or objects[-1] <= MAX_GUESSED_OBJECTS)):
         raise MaskError(
-            f"mask {raw.path} has the grey values {_some(objects)}, which may be shades of one object or ids; use "
+            f"mask {raw.path} has the grey values {some(objects)}, which may be shades of one object or ids; use "
             "--mask-format ids to keep them as ids, or --mask-format binary for one object"
         )
     return _without_void(raw.path, values, warnings)
@@ -247,10 +248,5 @@ def _resize(labels: Labels, size: tuple[int, int], path: Path, warnings: list[st
     warnings.append(f"{path.name}: resized from {w}x{h} to the video's {W}x{H}")
     gone = sorted(set(np.unique(labels).tolist()) - set(np.unique(resized).tolist()) - {0})
     if gone:
-        warnings.append(f"{path.name}: too small to survive the resize: objects {_some(gone)}")
+        warnings.append(f"{path.name}: too small to survive the resize: objects {some(gone)}")
     return resized
-
-
-def _some(values: list[int], most: int = 8) -> str:
-    """The first values of a list, for a message."""
-    return ", ".join(str(v) for v in values[:most]) + (f", ... ({len(values)} in all)" if len(values) > most else "")

@@ -26,8 +26,9 @@ from vos.frames import Frame, VideoInfo, VideoSource
 from vos.images import IMAGE_SUFFIXES, ImageSequence
 from vos.video_decoder import VideoDecoder
 from vos.video_index import build_index
+from vos.wording import ranges
 
-__all__ = ["PyavVideo", "Reader", "open_video", "ranges"]
+__all__ = ["PyavVideo", "Reader", "open_video"]
 
 Reader = Literal["pyav", "decord"]
 
@@ -225,18 +226,6 @@ class PyavVideo:
         )
         image = _upright(np.asarray(rgb.to_ndarray(), np.uint8), self._matrix)
         return Frame(index, self.seconds(index), np.require(image, np.uint8, ["C", "W"]))
-
-
-def ranges(indices: tuple[int, ...]) -> str:
-    """Increasing indices as a person writes them: ``3, 7-9``; the first eight groups."""
-    groups: list[list[int]] = []
-    for index in indices:
-        if groups and groups[-1][-1] == index - 1:
-            groups[-1][1:] = [index]
-        else:
-            groups.append([index])
-    texts = ["-".join(map(str, group)) for group in groups[:8]]
-    return ", ".join(texts) + (", ..." if len(groups) > 8 else "")
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

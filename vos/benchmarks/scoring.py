@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vos.benchmarks.measure import FrameMeasures, FrameTask, Progress, measure_f
 from vos.benchmarks.protocols import PROTOCOLS, Protocol, ProtocolName
 from vos.benchmarks.scores import ObjectScore, Scores
 from vos.label_files import VOID
+from vos.wording import some
 
 
 def score_predictions(
@@ -100,15 +101,15 @@ def _prediction_folders(
     if names is None:
         names = found
         if rest := [name for name in known if name not in found]:
-            warnings.append(f"{len(rest)} of {len(known)} sequences have no predictions: {_some(rest)}")
+            warnings.append(f"{len(rest)} of {len(known)} sequences have no predictions: {some(rest)}")
     if not set(names) & set(found) and (deeper := folder_of_sequences(root, known)):
         raise DatasetError(f"predictions lie deeper, in {deeper}; give that folder instead of {root}")
     if not names:
         raise DatasetError(f"predictions {root} holds no folder of PNG masks; expected {root / known[0]} and so on")
     if unknown := [name for name in names if name not in known]:
-        raise DatasetError(f"no ground truth in {layout.annotations} for {_some(unknown)}")
+        raise DatasetError(f"no ground truth in {layout.annotations} for {some(unknown)}")
     if missing := [name for name in names if name not in found]:
-        raise DatasetError(f"predictions {root} lack {len(missing)} of {len(names)} sequences: {_some(missing)}")
+        raise DatasetError(f"predictions {root} lack {len(missing)} of {len(names)} sequences: {some(missing)}")
     return {name: root / name for name in names}
 
 
@@ -124,7 +125,7 @@ def _plan(sequence: AnnotatedSequence, folder: Path, protocol: Protocol) -> _Pla
     if missing:
         raise DatasetError(
             f"sequence {sequence.name!r} lacks {len(missing)} of {len(counted)} predicted frames in {folder}: "
-            f"{_some([f'{frame}.png' for frame in missing])}"
+            f"{some([f'{frame}.png' for frame in missing])}"
         )
     return _Plan(sequence, predictions, counted)
 
@@ -143,7 +144,7 @@ def _apply(protocol: Protocol, plan: _Plan, measured: list[FrameMeasures], warni
         raise DatasetError(f"sequence {name!r} has no object in its ground truth{hint}")
     _check_predicted_ids(protocol, name, [measured[i] for i in plan.counted], set(first_seen), warnings)
     if merged := sorted({i for frame in measured for i in frame.merged}):
-        warnings.append(f"sequence {name!r}: ids {_some(merged)} were taken as one object")
+        warnings.append(f"sequence {name!r}: ids {some(merged)} were taken as one object")
     scores = []
     for object_id in sorted(first_seen):
         positions = [i for i in plan.counted if i > first_seen[object_id]]
@@ -167,18 +168,12 @@ def _check_predicted_ids(
     strange = sorted(predicted - objects)
     if strange and protocol.ids_of_first_frame:
         raise DatasetError(
-            f"sequence {name!r}: predicted ids {_some(strange)} are above the {len(objects)} objects of the first "
+            f"sequence {name!r}: predicted ids {some(strange)} are above the {len(objects)} objects of the first "
             "frame, which the official tool refuses; use --protocol strict"
         )
     if strange:
         hint = "; one object as 0 and 255 is --protocol davis2016" if strange == [VOID] else ""
-        warnings.append(f"sequence {name!r}: predicted ids that the ground truth lacks: {_some(strange)}{hint}")
+        warnings.append(f"sequence {name!r}: predicted ids that the ground truth lacks: {some(strange)}{hint}")
     absent = sorted(objects - predicted)
     if absent and not protocol.ids_of_first_frame:
-        warnings.append(f"sequence {name!r}: objects that no prediction has: {_some(absent)}")
-
-
-def _some(values: Iterable[object], most: int = 8) -> str:
-    """The first values of a list, for a message."""
-    words = [str(value) for value in values]
-    return ", ".join(words[:most]) + (f", ... ({len(words)} in all)" if len(words) > most else "")
+        warnings.append(f"sequence {name!r}: objects that no prediction has: {some(absent)}")
