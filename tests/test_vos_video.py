@@ -24,8 +24,8 @@ from vos import video_decoder
 from vos.frames import Frame, VideoSource
 from vos.prefetch import prefetch
 from vos.video import PyavVideo, open_video
-from vos.wording import ranges
 from vos.video_index import _vp8_is_shown, _vp9_is_shown
+from vos.wording import ranges
 
 OPEN_GOPS = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-pyramid=normal:scenecut=0"}
 
