@@ -318,7 +318,7 @@ class Decoder(nn.Module):
 
     def _level_maps(self, features: ImageFeatures) -> list[Tensor]:
         """Three (F, C, h, w) maps that carry the mark of their level."""
-        marks = self.level_embedding[:, :, None, None]
+        marks = self.level_embedding.to(features.levels[0].dtype)[:, :, None, None]
         return [level + mark for level, mark in zip(features.levels, marks, strict=True)]
 
     def _level_sources(self, features: ImageFeatures) -> list[LevelSource]:

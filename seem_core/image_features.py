@@ -75,17 +75,16 @@ class MaskFeatures:
         """(B', Q, C) mask embeddings -> (B', Q, h, w) mask logits; B' is `batch`, or any number for one image.
 
         Each embedding is folded with the kernel into a filter of its own: cheap for few queries, still cheaper than
-        `full()` for a hundred. In the precision of the embeddings.
+        `full()` for a hundred. The filters are made in the precision of the embeddings, which is also the result's.
         """
         kernels = torch.einsum("bqc,cdij->bqdij", embeddings, self.weight.to(embeddings.dtype))
         offsets = embeddings @ self.bias.to(embeddings.dtype)  # (B', Q)
+        groups = [kernels.flatten(0, 1)] if self.batch == 1 else list(kernels)
+        images = torch.split(self.base, 1)  # slices keep their memory format, unlike indexing
         padding = self.weight.shape[-1] // 2
-        base = self.base.to(embeddings.dtype)
-        if self.batch == 1:
-            flat = F.conv2d(base, kernels.flatten(0, 1), offsets.flatten(), padding=padding)
-            return flat.view(*embeddings.shape[:2], *self.size)
-        images = zip(base, kernels, offsets, strict=True)
-        return torch.stack([F.conv2d(one[None], k, b, padding=padding)[0] for one, k, b in images])
+        maps = [F.conv2d(one, k.to(one.dtype), padding=padding) for one, k in zip(images, groups, strict=True)]
+        flat = torch.cat(maps).view(*embeddings.shape[:2], *self.size)
+        return flat.to(embeddings.dtype) + offsets[:, :, None, None]
 
     def mean_at(self, image: int, points: Tensor) -> Tensor:
         """(C,): mean of the features of one image, sampled bilinearly at `points`, (n, 2) row and column in 0..1.
@@ -96,11 +95,13 @@ class MaskFeatures:
         h, w = self.size
         cells = points * points.new_tensor((h - 1, w - 1))
         weights = bilinear_mean_weights(cells, (h, w))  # (h, w), sums to one
-        # weights shifted by every kernel tap: (k * k, h * w); one pass over the base then serves all taps
+        # weights shifted by every kernel tap: (k * k, h * w), nearly all zero
         shifted = F.unfold(weights[None, None], k, padding=k // 2)[0].flip(0)
+        touched = shifted.any(dim=0).nonzero()[:, 0]
         precise = torch.promote_types(self.base.dtype, torch.float32)
-        taps = self.base[image].flatten(1) @ shifted.T.to(self.base.dtype)  # (D, k * k)
-        return torch.einsum("cdt,dt->c", self.weight.flatten(2).to(precise), taps.to(precise)) + self.bias
+        rows = self.base[image].flatten(1).T[touched].to(precise)  # (n, D)
+        taps = rows.T @ shifted[:, touched].T.to(precise)  # (D, k * k)
+        return torch.einsum("cdt,dt->c", self.weight.flatten(2).to(precise), taps) + self.bias
 
 
 def bilinear_mean_weights(cells: Tensor, size: Size) -> Tensor:

@@ -26,7 +26,8 @@ class MaskHeads:
         self.features = features.mask_features
         self.sizes = sizes
         self.full = features.mask_features.full() if full else None
-        self.resized = [] if full else features.mask_features.resized(sizes)
+        precise = torch.promote_types(self.features.base.dtype, torch.float32)
+        self.resized = [] if full else [f.to(precise) for f in self.features.resized(sizes)]
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(B, Q, C) -> (B, Q, H/4, W/4)."""
