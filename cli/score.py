@@ -49,7 +49,7 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes
 
 def score(
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with one folder of PNG masks per sequence.")
+        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with a folder of PNG masks per sequence, or a result.")
     ],
     truth: Annotated[
         Path, typer.Argument(metavar="GT", help="A DAVIS root, a folder of annotation folders, or one of these.")

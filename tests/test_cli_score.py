@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import write_clip, write_mask
 from PIL import Image
 from support import require
 
@@ -184,3 +185,18 @@ def test_a_fault_in_the_trackers_process_is_one_sentence(small: Path, capfd: pyt
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert f"{small / 'file'} is a file; name another folder" in done.stderr
     assert capfd.readouterr().err == ""  # of that process
+
+
+def test_results_of_track_and_batch_are_predictions(tmp_path: Path) -> None:
+    """Also with a contact sheet beside the masks, and without one."""
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/one.mp4", 5)
+    write_mask(tmp_path / "clips/one.png")
+    track = ("track", tmp_path / "clips/one.mp4", "-m", tmp_path / "clips/one.png", "-t", "copy", "-q")
+    assert vos(*track, "-o", tmp_path / "out").returncode == 0
+    shutil.copytree(tmp_path / "out/masks", tmp_path / "gt/one")
+    for save in ("masks", "masks,contact"):
+        batch = ("batch", tmp_path / "clips", "-o", tmp_path / save, "-t", "copy", "-q", "--save", save)
+        assert vos(*batch).returncode == 0
+        assert "J&F 1.0000 over 1 objects" in vos("score", tmp_path / save, tmp_path / "gt", "-q").stdout
+    assert "J&F 1.0000 over 1 objects" in vos("score", tmp_path / "out", tmp_path / "gt", "-q").stdout

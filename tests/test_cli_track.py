@@ -338,6 +338,10 @@ def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(folder: Path
     (folder / "empty").mkdir()
     assert run(["batch", str(folder / "empty"), "-o", str(folder / "out"), *COPY]) == 3
     assert "holds no video file" in capsys.readouterr().err
+    (folder / "nomask").mkdir()
+    (folder / "nomask.mp4").rename(folder / "nomask" / "nomask.mp4")
+    assert run(["batch", str(folder / "nomask"), "-o", str(folder / "out"), *COPY]) == 3
+    assert "put nomask.png beside nomask.mp4" in capsys.readouterr().err
     (folder / "a2.mov").write_bytes((folder / "a2.mp4").read_bytes())
     assert run(["batch", str(folder), "-o", str(folder / "out"), *COPY]) == 3
     assert "would both write to" in capsys.readouterr().err

@@ -36,7 +36,8 @@ class BatchPlan:
 def plan_folder(folder: Path, out: Path) -> BatchPlan:
     """Pair the video files and image folders directly inside ``folder`` with ``NAME.png`` beside them.
 
-    Raises InputError where ``folder`` cannot be read, holds no video, or two videos would write to one folder.
+    Raises InputError where ``folder`` cannot be read, holds no video or none with a mask, or two videos would write to
+    one folder.
     """
     try:
         entries = sorted(folder.iterdir(), key=natural_key)
@@ -56,6 +57,11 @@ def plan_folder(folder: Path, out: Path) -> BatchPlan:
             raise InputError(f"{planned[name].video} and {video} would both write to {out / name}; rename one of them")
         else:
             planned[name] = PlannedVideo(video, mask, out / name)
+    if not planned:
+        raise InputError(
+            f"none of the {len(videos)} videos in {folder} has a mask of its first frame beside it; "
+            f"put {without[0].stem}.png beside {without[0].name}, and so on"
+        )
     return BatchPlan(tuple(planned.values()), tuple(without))
 
 

@@ -21,7 +21,9 @@ from vos.benchmarks.layouts import (
 from vos.benchmarks.measure import FrameMeasures, FrameTask, Progress, measure_frames
 from vos.benchmarks.protocols import PROTOCOLS, Protocol, ProtocolName
 from vos.benchmarks.scores import ObjectScore, Scores
+from vos.images import natural_key
 from vos.label_files import VOID
+from vos.run_record import MASKS_FOLDER, RUN_FILE
 from vos.wording import some
 
 
@@ -43,6 +45,8 @@ def score_predictions(
     names     the sequences, all of which must be there; None: those that have predictions, and a warning names the rest
     jobs      processes; above 1 the calling script needs the usual ``if __name__ == "__main__":``
     progress  called with frames done and frames in all
+
+    ``predictions``, or each folder in it, may also be a results folder of `vos track`.
 
     Raises DatasetError for an unknown sequence or a missing frame, MaskError for a file of the wrong size or format;
     each names the path. Nothing is scored then.
@@ -89,15 +93,16 @@ def _prediction_folders(
     if not root.is_dir():
         raise DatasetError(f"predictions {root} is not a folder")
     known = layout.all_names()
-    if mask_files(root) or (mask_files(root / "masks") and not (root / known[0]).is_dir()):
+    if mask_files(_masks_in(root)) and not (root / known[0]).is_dir():
         if len(wanted := list(names or known)) != 1:
             name = root.name if root.name in known else known[0]
             raise DatasetError(
                 f"{root} holds the masks of one sequence, the ground truth has {len(wanted)}; give the annotation "
                 f"folder of that sequence, such as {layout.annotations / name}"
             )
-        return {wanted[0]: root if mask_files(root) else root / "masks"}
-    found = sequence_folders(root)
+        return {wanted[0]: _masks_in(root)}
+    runs = (entry.name for entry in sorted(root.iterdir(), key=natural_key) if (entry / RUN_FILE).is_file())
+    found = tuple(dict.fromkeys((*sequence_folders(root), *runs)))
     if names is None:
         names = found
         if rest := [name for name in known if name not in found]:
@@ -110,7 +115,13 @@ def _prediction_folders(
         raise DatasetError(f"no ground truth in {layout.annotations} for {some(unknown)}")
     if missing := [name for name in names if name not in found]:
         raise DatasetError(f"predictions {root} lack {len(missing)} of {len(names)} sequences: {some(missing)}")
-    return {name: root / name for name in names}
+    return {name: _masks_in(root / name) for name in names}
+
+
+def _masks_in(folder: Path) -> Path:
+    """Where the masks of one sequence lie: in the folder itself, or below it where it holds results of `vos track`."""
+    is_result = (folder / RUN_FILE).is_file() or not mask_files(folder)  # a result may also hold a contact sheet
+    return folder / MASKS_FOLDER if is_result and mask_files(folder / MASKS_FOLDER) else folder
 
 
 def _plan(sequence: AnnotatedSequence, folder: Path, protocol: Protocol) -> _Plan:
