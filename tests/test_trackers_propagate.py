@@ -24,6 +24,7 @@ from trackers.propagation import (
     encoded_size,
     gather_entries,
     most_alike,
+    positions,
     principal_components,
     window_bias,
 )
@@ -142,6 +143,15 @@ def test_the_search_finds_the_best_of_every_group(seed: int, quarter: int, k: in
     torch.testing.assert_close(
         affinity.gather(1, found).sort(1).values, groups.topk(min(k, quarter), 1).values.sort(1).values
     )
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(1, 64))
+@settings(deadline=None)
+def test_positions_come_in_few_sizes(flags: list[bool], multiple: int) -> None:
+    found = positions(torch.tensor(flags), multiple).tolist()
+    assert sorted(set(found)) == [i for i, flag in enumerate(flags) if flag]
+    assert len(found) % multiple == 0
+    assert len(found) < sum(flags) + multiple
 
 
 def test_the_window_is_a_circle() -> None:

@@ -145,14 +145,15 @@ class LabelPropagation:
             reach = 2 * int(config.window) + 1
             seen = there[len(picked) :].any(0).view(1, h, w).float()
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
-        rows = near.nonzero()[:, 0]
+        rows = positions(near)
         picked = [index[rows] for index in picked]
         window = window_bias(h, w, config.window, self.device, self._dtype)[rows]
         query = keys.coarse[rows]
         for entry in recent:
             picked.append(most_alike(torch.addmm(window, query, entry.keys[0].T), config.cells_recent))
         touched = torch.stack([there[e][index].any(1) for e, index in enumerate(picked)]).any(0)
-        return rows[touched], [index[touched] for index in picked]
+        kept = positions(touched)
+        return rows[kept], [index[kept] for index in picked]
 
     def _vote(self, keys: Keys, bank: MemoryBank, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and voters (entry x 4 L + fine cell) of the fine cells in ``rows``, both (R, 4, K)."""
@@ -173,7 +174,7 @@ class LabelPropagation:
         maps = masks.view(n, h, w, 2, 2).transpose(2, 3).reshape(n, 2 * h, 2 * w)
         finest = to_cells(F.interpolate(maps[None], scale_factor=2, mode="bilinear")[0]).view(n, -1, 4)
         border = self._border(maps).view(h, 2, w, 2).transpose(1, 2).reshape(-1, 4)  # (L, 4)
-        at = border[rows].flatten().nonzero()[:, 0]
+        at = positions(border[rows].flatten())
         if len(at):
             cell = children(rows[:, None]).flatten()[at]
             parents = voters.flatten(0, 1)[at]  # (B, K)
@@ -238,6 +239,15 @@ def most_alike(affinity: Tensor, k: int) -> Tensor:
     best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
     member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
     return member * groups.shape[2] + best
+
+
+def positions(flags: Tensor, multiple: int = 128) -> Tensor:
+    """Where ``flags`` (M,) is True; if anywhere, the first position is repeated until there are a ``multiple`` of them.
+
+    Matrix kernels are compiled and cached for every size they meet: with few sizes, memory stays flat over a video.
+    """
+    found = flags.nonzero()[:, 0]
+    return torch.cat([found, found[:1].expand(-len(found) % multiple)]) if len(found) else found
 
 
 def children(cells: Tensor) -> Tensor:
