@@ -150,6 +150,14 @@ def test_boxes_span_the_object_but_for_the_jitter(mask: np.ndarray, seed: int) -
         assert (exact.x0, exact.y0, exact.x1, exact.y1) == (columns.min(), rows.min(), columns.max(), rows.max())
 
 
+def test_a_stroke_moved_off_a_thin_object_leaves_its_start() -> None:
+    """Some of these scribbles lie beside the object altogether."""
+    thin = np.zeros((200, 200), bool)
+    thin[100, 50:60] = True
+    counts = [mark_object(thin, np.random.default_rng(s), MarkKind.SCRIBBLE).sum() for s in range(200)]
+    assert min(counts) >= 1
+
+
 def test_several_objects_are_marked_each_on_its_own() -> None:
     objects = np.stack([disc(60), np.zeros((200, 200), bool), np.roll(disc(20), 80, axis=1)])
     marks = mark_objects(objects, np.random.default_rng(0))
