@@ -1,6 +1,6 @@
 """What encoding an image leaves behind: three feature levels, and mask features that are projected as late as possible.
 
-Mask features (paper section 3.2) are the last convolution of the pixel decoder at stride 4: with 512 channels and a
+Mask features (SPEC §3) are the last convolution of the pixel decoder at stride 4: with 512 channels and a
 3x3 kernel it costs as much as the whole backbone. Everything read from them afterwards is linear: means at prompt
 points, bilinear resizing to each level, dot products with mask embeddings. Linear maps commute, so `MaskFeatures` keeps
 the convolution's *input* and applies the kernel where the answer is small: at a few points, on each level's coarser

@@ -1,6 +1,6 @@
 """Prompts drawn on the network's input canvas: per object one mask of positive pixels and one of negative ones.
 
-To SEEM a point, a stroke, a box, a polygon and a mask are one thing, a set of marked pixels (paper section 3.2; SPEC
+To SEEM a point, a stroke, a box, a polygon and a mask are one thing, a set of marked pixels (paper, "Versatile"; SPEC
 §6). They are drawn at the size at which the picture is encoded, so that a click on a large picture does not vanish
 when the picture is made smaller.
 """

@@ -4,7 +4,7 @@ Frame of reference: pixel (x, y), x to the right, y down, (0, 0) the centre of t
 ``image[y, x]``. Every prompt names the object it speaks of (``object_id``, 1..65535). *When* a prompt applies (which
 frame) is not known here: `vos.prompts` pairs prompts with frames.
 
-SEEM treats points, strokes, boxes, scribbles and referring masks alike, as a set of marked pixels (paper section 3.2,
+SEEM treats points, strokes, boxes, scribbles and referring masks alike, as a set of marked pixels (paper, "Versatile",
 visual sampler); they are kept apart here because other segmenters make better use of the difference.
 """
 

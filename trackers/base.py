@@ -24,7 +24,7 @@ class ObjectMasks:
     """The objects of one frame.
 
     ids     object ids in ascending order, stable over the video, may have gaps
-    labels  (H, W) uint8 (uint16 above id 255) label map at source size; every pixel belongs to one object or to none (0)
+    labels  (H, W) uint8 (uint16 above id 255) label map at source size; a pixel belongs to one object or to none (0)
     scores  (N,) float32 in 0..1, confidence that the mask of ids[i] is right
     lost    (N,) bool, True where the tracker believes that ids[i] is not visible (its mask is then empty)
     """

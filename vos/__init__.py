@@ -24,11 +24,13 @@ if TYPE_CHECKING:
         BoxPrompt,
         MaskPrompt,
         PointPrompt,
+        PolygonPrompt,
         Prompt,
         ReferencePrompt,
         ScribblePrompt,
         TextPrompt,
     )
+    from seem_core.segmenter import SeemSegmenter, load_segmenter
     from trackers.base import ObjectMasks, Tracker
     from vos.benchmarks.davis import TrackerRun, run_davis
     from vos.benchmarks.layouts import Layout, open_layout
@@ -48,8 +50,9 @@ _HOMES = {
         "MissingExtraError", "OutputError", "PromptError", "VideoError", "VosError",
     ),
     "seem_core.prompts": (
-        "BoxPrompt", "MaskPrompt", "PointPrompt", "Prompt", "ReferencePrompt", "ScribblePrompt", "TextPrompt",
+        "BoxPrompt", "MaskPrompt", "PointPrompt", "PolygonPrompt", "Prompt", "ReferencePrompt", "ScribblePrompt", "TextPrompt",
     ),
+    "seem_core.segmenter": ("SeemSegmenter", "load_segmenter"),
     "trackers.base": ("ObjectMasks", "Tracker"),
     "vos.benchmarks.davis": ("TrackerRun", "run_davis"),
     "vos.benchmarks.layouts": ("Layout", "open_layout"),
@@ -85,6 +88,7 @@ __all__ = [
     "ObjectRecord",
     "OutputError",
     "PointPrompt",
+    "PolygonPrompt",
     "Prompt",
     "PromptError",
     "ReferencePrompt",
@@ -93,6 +97,7 @@ __all__ = [
     "Scores",
     "ScribblePrompt",
     "Seconds",
+    "SeemSegmenter",
     "TextPrompt",
     "TimedPrompt",
     "TrackOptions",
@@ -103,6 +108,7 @@ __all__ = [
     "VideoInfo",
     "VideoSource",
     "VosError",
+    "load_segmenter",
     "open_layout",
     "open_video",
     "read_frames",
