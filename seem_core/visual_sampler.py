@@ -1,7 +1,7 @@
 """The visual sampler: marked pixels become prompt tokens, by reading the image's features under them.
 
 Points, strokes, scribbles, boxes, polygons, masks and the mask of a referring image are all the same to it: a set of
-marked pixels on the network's input canvas, positive or negative (paper, "Versatile", and Algorithm 1 of the supplement;
+marked pixels on the network's input canvas, positive or negative (paper, "Versatile"; its supplement, Algorithm 1;
 SPEC §6). Tokens carry no position of their own; where they are from is in the features alone.
 """
 

@@ -50,7 +50,8 @@ _HOMES = {
         "MissingExtraError", "OutputError", "PromptError", "VideoError", "VosError",
     ),
     "seem_core.prompts": (
-        "BoxPrompt", "MaskPrompt", "PointPrompt", "PolygonPrompt", "Prompt", "ReferencePrompt", "ScribblePrompt", "TextPrompt",
+        "BoxPrompt", "MaskPrompt", "PointPrompt", "PolygonPrompt", "Prompt", "ReferencePrompt", "ScribblePrompt",
+        "TextPrompt",
     ),
     "seem_core.segmenter": ("SeemSegmenter", "load_segmenter"),
     "trackers.base": ("ObjectMasks", "Tracker"),

@@ -140,19 +140,21 @@ def depth(region: Mask, offset: RingOffset = RingOffset.PUBLISHED) -> npt.NDArra
         return result
     inside = np.pad(region[y : y + h, x : x + w], 1).astype(np.uint8)
     ring = cv2.distanceTransform(inside, cv2.DIST_C, 3).astype(np.int32)  # 0 outside, 1 at the border
-    sides = sum((_reached(ring, *step) for step in ((0, 1), (0, -1), (1, 0), (-1, 0))), start=np.zeros((h, w), int))
-    corners = sum((_reached(ring, *step) for step in ((1, 1), (1, -1), (-1, 1), (-1, -1))), start=np.zeros((h, w), int))
+    sides = _count_reached(ring, ((0, 1), (0, -1), (1, 0), (-1, 0)))
+    corners = _count_reached(ring, ((1, 1), (1, -1), (-1, 1), (-1, -1)))
     ring = ring[1:-1, 1:-1]
     count = ring - 1 if offset is RingOffset.PLAIN else 3 * (ring - 1) // 2
     result[y : y + h, x : x + w] = np.where(ring > 0, count + _WITHIN_RING[sides, corners], 0)
     return result
 
 
-def _reached(ring: npt.NDArray[np.int32], down: int, right: int) -> npt.NDArray[np.bool_]:
-    """(h, w) of a padded (h + 2, w + 2): whether the neighbour at that step lies further out."""
+def _count_reached(ring: npt.NDArray[np.int32], steps: tuple[tuple[int, int], ...]) -> npt.NDArray[np.uint8]:
+    """(h, w) of a padded (h + 2, w + 2): how many of the neighbours at these steps (down, right) lie further out."""
     h, w = ring.shape[0] - 2, ring.shape[1] - 2
-    reached: npt.NDArray[np.bool_] = ring[1 + down : 1 + down + h, 1 + right : 1 + right + w] < ring[1:-1, 1:-1]
-    return reached
+    count = np.zeros((h, w), np.uint8)
+    for down, right in steps:
+        count += ring[1 + down : 1 + down + h, 1 + right : 1 + right + w] < ring[1:-1, 1:-1]
+    return count
 
 
 def _within_ring() -> npt.NDArray[np.float32]:
