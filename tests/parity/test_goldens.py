@@ -20,6 +20,7 @@ def _one_configuration_in_memory(golden_path: Path) -> Iterator[None]:
     forget_models()
 
 
+@pytest.mark.timeout(3600)  # the search for ties repeats a scenario
 @pytest.mark.usefixtures("_one_configuration_in_memory")
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_every_key(golden_path: Path, folders: tuple[Path, ...], path: str) -> None:
