@@ -210,7 +210,10 @@ def test_a_real_ctrl_c_ends_a_pipeline(repeat: int) -> None:
         assert child.stderr is not None
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 130, child.stderr.read().decode()
+        try:
+            assert child.wait(20) == 130, child.stderr.read().decode()
+        finally:
+            child.kill()
 
 
 def test_an_image_that_vanishes_while_it_is_read_is_a_gap(tmp_path: Path) -> None:
