@@ -8,7 +8,8 @@ published evaluation chooses them at the network's padded size.
 
 A user stops early where nothing is worth a click: from an IoU of 0.925 on (`clicks.GOOD_ENOUGH`), or where marks cover
 all errors. The IoU is then repeated for the rounds that are left. Since 0.925 lies above every threshold of NoC, the
-first kind of stop changes none of them; after the second a further round could only bring the same marks. Void pixels count neither as right nor as wrong.
+first kind of stop changes none of them; after the second a further round could only bring the same marks. Void pixels
+count neither as right nor as wrong.
 """
 
 from __future__ import annotations
