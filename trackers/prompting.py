@@ -1,0 +1,146 @@
+"""Prompts become masks: what a tracker makes of masks, marks and words before it follows the objects.
+
+Marks are read by a promptable model where there is one, else by colour alone (GrabCut). A point or a scribble on an
+object that is known corrects the mask it has; a box, a polygon, a mask or words start it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seem_core.errors import MaskError, PromptError
+from seem_core.grabcut import masks_from_prompts
+from seem_core.prompts import MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
+from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
+from trackers.base import Image, ObjectMasks
+
+Mask = npt.NDArray[np.bool_]  # (H, W)
+
+
+def given_masks(
+    image: Image,
+    prompts: Sequence[Prompt],
+    found: ObjectMasks | None,
+    *,
+    segmenter: Segmenter | None = None,
+    features: Any = None,
+) -> dict[int, Mask]:
+    """Object id -> (H, W) bool mask of every object that is named by mask, marks or words, in the order first named.
+
+    image: (H, W, 3) uint8 RGB; prompts are in its pixels. found: what is known of this frame without them, for
+    corrections. segmenter reads marks and words; without one, marks are read by GrabCut. features: the frame as the
+    segmenter encoded it, where that is done already. Objects with references alone are left out, see `references`.
+    Several masks of one object add up; no mask is empty.
+
+    Raises PromptError for a place outside the image, an object with negative marks alone that has no mask yet, an empty
+    mask, words without a segmenter, words that nothing fits; MaskError for a mask of another size.
+    """
+    shown = list(dict.fromkeys(p.object_id for p in prompts if not isinstance(p, ReferencePrompt)))
+    of = {i: [p for p in prompts if p.object_id == i] for i in shown}
+    asked = [i for i in shown if not all(isinstance(p, MaskPrompt | ReferencePrompt) for p in of[i])]
+    given = {i: _sum_of_masks(image, of[i]) for i in shown if i not in asked}
+    for i in asked:
+        _sum_of_masks(image, [p for p in of[i] if isinstance(p, MaskPrompt)])
+    if asked and segmenter is None:
+        given |= _by_colour(image, of, asked, found)
+    elif asked:
+        given |= _by_segmenter(image, {i: of[i] for i in asked}, found, segmenter, features)
+    return {i: given[i] for i in shown}
+
+
+def references(prompts: Sequence[Prompt]) -> dict[int, tuple[ReferencePrompt, ...]]:
+    """Object id -> its pictures, of the objects that are shown on other pictures and in no other way."""
+    otherwise = {p.object_id for p in prompts if not isinstance(p, ReferencePrompt)}
+    alone = [p for p in prompts if isinstance(p, ReferencePrompt) and p.object_id not in otherwise]
+    return {i: tuple(p for p in alone if p.object_id == i) for i in dict.fromkeys(p.object_id for p in alone)}
+
+
+def reads_previous_mask(segmenter: Segmenter) -> bool:
+    """Whether the segmenter makes use of the mask of the round or frame before; SEEM's routing `demo` does not."""
+    return bool(getattr(segmenter, "reads_previous_mask", True))
+
+
+def as_picture(image: Image) -> torch.Tensor:
+    """(H, W, 3) uint8 RGB array -> (3, H, W) tensor, as segmenters take it."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def _sum_of_masks(image: Image, prompts: Sequence[Prompt]) -> Mask:
+    """Everything that the mask prompts of one object cover; checked, as any mask that comes from outside."""
+    total = np.zeros(image.shape[:2], np.bool_)
+    for prompt in prompts:
+        if not isinstance(prompt, MaskPrompt):
+            continue
+        if prompt.mask.shape != image.shape[:2]:
+            raise MaskError(
+                f"the mask of object {prompt.object_id} is {prompt.mask.shape[1]}x{prompt.mask.shape[0]}, the frame"
+                f" {image.shape[1]}x{image.shape[0]}; give a mask of the frame's size"
+            )
+        if not prompt.mask.any():
+            raise PromptError(f"the mask of object {prompt.object_id} is empty; mark at least one pixel")
+        total |= prompt.mask
+    return total
+
+
+def _by_colour(
+    image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
+) -> dict[int, Mask]:
+    for i in asked:
+        if any(isinstance(p, TextPrompt) for p in of[i]):
+            raise PromptError(
+                f"object {i} is given in words, which needs a trained model with a text encoder; give --model"
+            )
+    previous = {} if found is None else {i: found.mask(i) for i in asked if i in found.ids}
+    marks = [p for prompts in of.values() for p in prompts if not isinstance(p, ReferencePrompt)]  # marks repel others
+    masks = masks_from_prompts(image, marks, previous)
+    return {i: masks[i] for i in asked}
+
+
+def _by_segmenter(
+    image: Image, of: dict[int, list[Prompt]], found: ObjectMasks | None, segmenter: Segmenter | None, features: Any
+) -> dict[int, Mask]:
+    """All objects in one call; where the model answers with nothing, GrabCut does."""
+    assert segmenter is not None  # callers have one
+    features = segmenter.encode(as_picture(image)) if features is None else features
+    known = {} if found is None else {i: found.mask(i) for i in of if i in found.ids and _corrects(of[i])}
+    known = {i: mask for i, mask in known.items() if mask.any()}
+    prompts = [p for i in of for p in _with_known(of[i], known.get(i), reads_previous_mask(segmenter))]
+    before = None
+    if known and reads_previous_mask(segmenter):
+        before = _as_prediction(known, features)
+    answer = segmenter.segment(features, prompts, before)
+    masks = {i: answer.mask(i) for i in of}
+    unanswered = [i for i, mask in masks.items() if not mask.any()]
+    for i in unanswered:
+        if any(isinstance(p, TextPrompt) for p in of[i]):
+            raise PromptError(
+                f"nothing on the frame fits the words of object {i}; mark it, or give the words on another frame"
+            )
+    return masks | (_by_colour(image, of, unanswered, found) if unanswered else {})
+
+
+def _corrects(prompts: Sequence[Prompt]) -> bool:
+    """Whether an object's prompts change the mask that it has, instead of starting it anew."""
+    return all(isinstance(p, PointPrompt | ScribblePrompt) or not getattr(p, "positive", True) for p in prompts)
+
+
+def _with_known(prompts: Sequence[Prompt], known: Mask | None, reads_previous: bool) -> list[Prompt]:
+    """An object's prompts; its known mask is marked as positive where nothing else says what the object is.
+
+    SEEM's rounds repeat all clicks since the first (SPEC §8). A tracker keeps masks, not clicks: the mask stands for
+    them where the new marks are all negative, and in a model that has no other way of reading it.
+    """
+    positive = any(getattr(p, "positive", True) for p in prompts)
+    if known is None or (positive and reads_previous):
+        return list(prompts)
+    return [MaskPrompt(known, prompts[0].object_id), *prompts]
+
+
+def _as_prediction(masks: dict[int, Mask], features: Any) -> Prediction:
+    ids = sorted(masks)
+    return masks_as_prediction(torch.from_numpy(np.stack([masks[i] for i in ids])), features.geometry, ids)
