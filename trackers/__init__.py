@@ -7,31 +7,101 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from seem_core.errors import InputError
 from trackers.base import Image, Labels, ObjectMasks, Tracker, Traits
 
-__all__ = ["TRACKERS", "Image", "Labels", "ObjectMasks", "Tracker", "Traits", "build_tracker"]
+if TYPE_CHECKING:
+    from seem_core.segmenter_types import Segmenter
 
-# name -> (module, class, whether it takes a device)
-TRACKERS: dict[str, tuple[str, str, bool]] = {
-    "propagate": ("trackers.propagate", "PropagateTracker", True),
-    "flow": ("trackers.baselines", "FlowTracker", False),
-    "copy": ("trackers.baselines", "CopyTracker", False),
+__all__ = ["TRACKERS", "Image", "Labels", "ObjectMasks", "Tracker", "TrackerClass", "Traits", "build_tracker"]
+
+DecoderUse: TypeAlias = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class TrackerClass:
+    """Where a tracker's class is, and what it is made from.
+
+    device   whether it computes on a device of its own (one that only has a model computes where the model is)
+    model    whether it needs a SEEM model, can use one, or has no use for one
+    decoder  whether it can be told to use the model's decoder or not
+    """
+
+    module: str
+    name: str
+    device: bool = False
+    model: Literal["needed", "optional", "unused"] = "unused"
+    decoder: bool = False
+
+    @property
+    def computes(self) -> bool:
+        """Whether it has a network, so that the device matters."""
+        return self.device or self.model != "unused"
+
+
+TRACKERS: dict[str, TrackerClass] = {
+    "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional"),
+    "flow": TrackerClass("trackers.baselines", "FlowTracker"),
+    "copy": TrackerClass("trackers.baselines", "CopyTracker"),
 }
 
 
-def build_tracker(name: str, *, device: str = "cpu", **options: Any) -> Tracker:
+def build_tracker(
+    name: str,
+    *,
+    device: str = "cpu",
+    model: str | os.PathLike[str] | Segmenter | None = None,
+    decoder: DecoderUse = "auto",
+    **options: Any,
+) -> Tracker:
     """A fresh tracker for one video.
 
-    ``name`` is one of `TRACKERS`; ``device`` ("cpu", "cuda", "mps") is ignored by trackers without a network;
-    ``options`` are keyword arguments of the tracker's class. Raises ValueError for an unknown name.
+    name     one of `TRACKERS`
+    device   "cpu", "cuda", "mps"; ignored by trackers without a network
+    model    a SEEM model: its name or file (loaded on ``device``), or a `Segmenter` that is there already
+    decoder  whether a tracker that can do without uses the model's decoder; auto: where the decoder is trained
+    options  keyword arguments of the tracker's class
+
+    Raises ValueError for an unknown name, InputError where a model is needed and missing, or given and of no use,
+    CheckpointError for a model that cannot be loaded.
     """
     try:
-        module, cls, takes_device = TRACKERS[name]
+        kind = TRACKERS[name]
     except KeyError:
         raise ValueError(f"unknown tracker {name!r}; there are {', '.join(TRACKERS)}") from None
-    if takes_device:
+    _check_use(name, kind, model, decoder)
+    if kind.device:
         options["device"] = device
-    return cast(Tracker, getattr(import_module(module), cls)(**options))
+    if kind.decoder:
+        options["decoder"] = decoder
+    if model is not None:
+        options["segmenter"] = _segmenter(model, device)
+    return cast(Tracker, getattr(import_module(kind.module), kind.name)(**options))
+
+
+def _check_use(name: str, kind: TrackerClass, model: object, decoder: DecoderUse) -> None:
+    if model is None and kind.model == "needed":
+        raise InputError(
+            f"tracker {name} needs a SEEM model; give --model with a file or a name ('vos models get' fetches one), or"
+            " use tracker propagate"
+        )
+    if model is not None and kind.model == "unused":
+        raise InputError(f"tracker {name} has no use for a model; leave out --model, or use another tracker")
+    if decoder not in ("auto", "on", "off"):
+        raise InputError(f"decoder {decoder!r} is unknown; use auto, on or off")
+    if decoder != "auto" and not kind.decoder:
+        able = ", ".join(n for n, k in TRACKERS.items() if k.decoder) or "none"
+        raise InputError(f"tracker {name} cannot switch its decoder {decoder}; trackers that can: {able}")
+
+
+def _segmenter(model: str | os.PathLike[str] | Segmenter, device: str) -> Segmenter:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from seem_core.segmenter import load_segmenter
+
+    return load_segmenter(os.fspath(model), device=device)

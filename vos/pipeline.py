@@ -170,8 +170,7 @@ def settle(options: TrackOptions) -> TrackOptions:
 
     if options.tracker not in TRACKERS:
         raise InputError(f"there is no tracker {options.tracker!r}; use one of {', '.join(TRACKERS)}")
-    _, _, computes = TRACKERS[options.tracker]
-    if not computes and options.device in ("auto", "cpu"):  # no need to load torch to find out what is there
+    if not TRACKERS[options.tracker].computes and options.device in ("auto", "cpu"):  # leave torch unloaded
         return replace(options, device="cpu")
     return replace(options, device=pick_device(options.device))
 
