@@ -24,7 +24,7 @@ from trackers.baselines import CopyTracker
 from vos.output import ResultFolder, read_frames, read_run
 from vos.pipeline import TrackOptions, track
 from vos.prompt_text import parse_mask
-from vos.prompts import FramePrompt, Seconds, TimedPrompt
+from vos.prompts import Forget, FramePrompt, Seconds, TimedPrompt
 from vos.to_folder import track_to_folder
 
 COPY = TrackOptions(tracker="copy")
@@ -93,6 +93,19 @@ def test_frames_before_the_first_prompt_have_no_objects() -> None:
     assert all(result.masks.ids == (1,) for result in results)
     late = list(track(Clip(), [FramePrompt(6, MaskPrompt(square(6), 4))], tracker="copy"))
     assert [result.masks.ids for result in late] == [()] * 6 + [(4,)] * 6
+
+
+def test_an_object_that_is_forgotten_is_gone_from_that_frame_on_and_may_begin_anew() -> None:
+    prompts = [
+        FramePrompt(0, MaskPrompt(square(0), 1)),
+        FramePrompt(2, MaskPrompt(square(2), 4)),
+        FramePrompt(5, Forget(4)),
+        FramePrompt(8, Forget(1)),
+        FramePrompt(8, MaskPrompt(square(8), 1)),
+        TimedPrompt(MaskPrompt(square(10), 4), 10),
+    ]
+    found = [result.masks.ids for result in track(Clip(missing=(5,)), prompts, tracker="copy")]
+    assert found == [(1,)] * 2 + [(1, 4)] * 3 + [(1,)] * 4 + [(1, 4)] * 2
 
 
 def test_a_smaller_working_image_gives_masks_at_source_size() -> None:

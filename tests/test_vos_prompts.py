@@ -15,7 +15,7 @@ from seem_core.errors import MaskError, PromptError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from vos.frames import Frame, VideoInfo
 from vos.prompt_text import MaskFile, format_prompt, parse_box, parse_mask, parse_point, parse_when
-from vos.prompts import FramePrompt, Seconds, TimedPrompt, mask_prompts, place
+from vos.prompts import Forget, FramePrompt, Origin, Seconds, TimedPrompt, mask_prompts, place
 
 
 class Clip:
@@ -186,6 +186,33 @@ def test_prompts_are_ordered_by_frame_and_then_as_given() -> None:
     first, second, late = PointPrompt(5, 5), PointPrompt(1, 1, False), PointPrompt(9, 9, True, 2)
     placed = place([FramePrompt(7, late), first, TimedPrompt(second, 0)], CLIP, ALL)
     assert placed == (FramePrompt(0, first), FramePrompt(0, second), FramePrompt(7, late))
+
+
+def test_an_object_ends_before_it_may_begin_anew() -> None:
+    point, beside = PointPrompt(1, 1), PointPrompt(2, 2, False)
+    placed = place([FramePrompt(5, point), FramePrompt(5, Forget(1)), point], CLIP, ALL)
+    assert [type(item.prompt) for item in placed] == [PointPrompt, Forget, PointPrompt]
+    assert place([Forget(3), TimedPrompt(PointPrompt(1, 1, False, 2), 4)], CLIP, ALL, known=(2, 3))
+    for prompts, words in (
+        ([point, FramePrompt(5, Forget(2))], "object 2 ends on frame 5 without having begun"),
+        ([FramePrompt(6, point), FramePrompt(5, Forget(1))], "object 1 ends on frame 5 without"),
+        ([point, FramePrompt(5, Forget(1)), FramePrompt(7, Forget(1))], "object 1 ends on frame 7 without"),
+        ([point, FramePrompt(5, Forget(1)), FramePrompt(5, beside)], "object 1 begins on frame 5 with marks of what"),
+        ([FramePrompt(5, Forget(1))], "nothing says what to follow"),
+    ):
+        with pytest.raises(PromptError, match=words):
+            place(prompts, CLIP, ALL)
+    with pytest.raises(PromptError, match=r"outside 1\.\.65535"):
+        Forget(0)
+
+
+def test_the_place_of_a_prompt_begins_the_sentence() -> None:
+    origin = Origin("p.json: objects[2].prompts[0]")
+    with pytest.raises(PromptError, match=r"^p\.json: objects\[2\]\.prompts\[0\]: point 99,1 lies outside"):
+        place([TimedPrompt(PointPrompt(99, 1), None, origin)], CLIP, ALL)
+    with pytest.raises(PromptError, match=r"^p\.json: .*object 9 ends on frame 3"):
+        place([PointPrompt(1, 1), FramePrompt(3, Forget(9), origin)], CLIP, ALL)
+    assert FramePrompt(3, Forget(9), origin) == FramePrompt(3, Forget(9))
 
 
 def test_a_box_may_end_where_the_image_ends() -> None:

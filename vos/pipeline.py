@@ -9,8 +9,8 @@ frame is held at a time (and a few in the queue), so memory does not grow with t
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,10 +24,9 @@ from vos.frames import FrameResult, VideoInfo, VideoSource
 from vos.masks import MaskFormat, read_prompt_mask
 from vos.prefetch import prefetch
 from vos.prompt_text import MaskFile
-from vos.prompts import FramePrompt, TimedPrompt, frame_at, mask_prompts, place
+from vos.prompts import AnyPrompt, Forget, TimedPrompt, frame_at, mask_prompts, place
 from vos.working_size import WorkingSize
 
-AnyPrompt: TypeAlias = TimedPrompt | FramePrompt | Prompt
 AnyMask: TypeAlias = str | Path | MaskFile | Labels
 ReaderName: TypeAlias = Literal["pyav", "decord"]
 
@@ -79,6 +78,7 @@ class Job:
     tracked   frame numbers of the source, in order
     prompts   frame number -> prompts in pixels of the source; `stream` takes each out when its frame has come, because
               masks are large
+    forgets   frame number -> ids of objects that end there, before its prompts
     ids       every object that a prompt names, ascending
     warnings  one sentence for each thing that was assumed
     """
@@ -89,6 +89,7 @@ class Job:
     ids: tuple[int, ...]
     size: WorkingSize
     warnings: tuple[str, ...] = ()
+    forgets: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def track(
@@ -109,7 +110,8 @@ def track(
     """Follow objects through a video and yield each frame with its masks, as soon as it is done.
 
     video    a video file, a folder of images, or an open `VideoSource` (which stays open)
-    prompts  `PointPrompt`, `BoxPrompt`, ... for the first tracked frame, or with a frame: `FramePrompt(40, prompt)`
+    prompts  `PointPrompt`, `BoxPrompt`, ... for the first tracked frame, or with a frame: `FramePrompt(40, prompt)`;
+             ``FramePrompt(90, Forget(2))`` ends object 2 there
     mask     a mask file (``PATH``, or several), or an (H, W) label map for the first tracked frame
 
     The other arguments are described in `TrackOptions`; ``tracker`` may also be a fresh `Tracker` object. Frame numbers
@@ -154,14 +156,19 @@ def prepare(
         raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
     given = [prompts] if isinstance(prompts, AnyPrompt) else list(prompts)
     from_masks, warnings = _read_masks(mask, source, tracked, options.mask_format)
+    placed = place([*from_masks, *given], source, tracked)
     by_frame: dict[int, tuple[Prompt, ...]] = {}
-    for item in place([*from_masks, *given], source, tracked):
-        by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
+    forgets: dict[int, tuple[int, ...]] = {}
+    for item in placed:
+        if isinstance(item.prompt, Forget):
+            forgets[item.frame] = (*forgets.get(item.frame, ()), item.prompt.object_id)
+        else:
+            by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
     for frame in by_frame:
         _check_decodable(source, frame)
-    ids = tuple(sorted({prompt.object_id for prompts in by_frame.values() for prompt in prompts}))
+    ids = tuple(sorted({item.prompt.object_id for item in placed}))
     size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
-    return Job(source, tracked, by_frame, ids, size, tuple(warnings))
+    return Job(source, tracked, by_frame, ids, size, tuple(warnings), forgets)
 
 
 def settle(options: TrackOptions) -> TrackOptions:
@@ -189,11 +196,14 @@ def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[Fram
 
     Raises VideoError where not a single frame can be decoded; any fault of the reader is raised here.
     """
-    tracked, any_frame = job.tracked, False
+    tracked, any_frame, forgets = job.tracked, False, sorted(job.forgets.items(), reverse=True)
     try:
         with prefetch(job.source.frames(tracked.start, tracked.stop, tracked.step), FRAMES_AHEAD) as frames:
             for frame in frames:
                 any_frame = True
+                while forgets and forgets[-1][0] <= frame.index:  # also where that frame cannot be decoded
+                    for object_id in forgets.pop()[1]:
+                        tracker.forget(object_id)
                 now = [job.size.prompt(prompt) for prompt in job.prompts.pop(frame.index, ())]
                 masks = tracker.step(job.size.image(frame.image), now)
                 yield FrameResult(frame, job.size.back(masks))

@@ -1,21 +1,31 @@
 """When a prompt applies: prompts paired with frames, and what must hold before the first frame is tracked.
 
 Without a moment a prompt applies to the first frame that is tracked. Frame numbers are those of the source. Prompts of
-one frame keep the order in which they were given.
+one frame keep the order in which they were given; `Forget` comes before all of them.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from seem_core.errors import MaskError, PromptError
-from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, PolygonPrompt, Prompt, ScribblePrompt
+from seem_core.errors import MaskError, PromptError, VosError
+from seem_core.prompts import (
+    MAX_OBJECT_ID,
+    BoxPrompt,
+    MaskPrompt,
+    PointPrompt,
+    PolygonPrompt,
+    Prompt,
+    ReferencePrompt,
+    ScribblePrompt,
+)
 from trackers.base import Labels
 from vos.frames import VideoInfo, VideoSource
 
@@ -35,19 +45,48 @@ When: TypeAlias = int | Seconds | None  # a frame number of the source, a moment
 
 
 @dataclass(frozen=True)
-class TimedPrompt:
-    """A prompt and when it applies, before the video is known."""
+class Forget:
+    """From this moment on an object is not followed any more; a later prompt may begin it anew."""
 
-    prompt: Prompt
+    object_id: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.object_id <= MAX_OBJECT_ID:
+            raise PromptError(f"object id {self.object_id} is outside 1..{MAX_OBJECT_ID}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a prompt was written, and which picture a `ReferencePrompt` was read from.
+
+    place    as messages name it: ``clips.json: objects[2].prompts[0]``
+    picture  an image, or a video of which ``frame`` is shown; None where the picture has no file
+    """
+
+    place: str = ""
+    picture: Path | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class TimedPrompt:
+    """A prompt and when it applies, before the video is known. Its origin does not count in comparisons."""
+
+    prompt: Prompt | Forget
     when: When = None
+    origin: Origin = field(default=Origin(), compare=False)
 
 
 @dataclass(frozen=True)
 class FramePrompt:
-    """A prompt and the frame of the source (from 0) that it applies to."""
+    """A prompt and the frame of the source (from 0) that it applies to. Its origin does not count in comparisons."""
 
     frame: int
-    prompt: Prompt
+    prompt: Prompt | Forget
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+AnyPrompt: TypeAlias = TimedPrompt | FramePrompt | Prompt | Forget
 
 
 def frame_at(when: When, source: VideoSource, tracked: range) -> int:
@@ -72,25 +111,40 @@ def frame_at(when: When, source: VideoSource, tracked: range) -> int:
 
 
 def place(
-    prompts: Iterable[TimedPrompt | FramePrompt | Prompt], source: VideoSource, tracked: range
+    prompts: Iterable[AnyPrompt], source: VideoSource, tracked: range, known: Collection[int] = ()
 ) -> tuple[FramePrompt, ...]:
     """Pair every prompt with a frame of ``tracked`` and check it against the video; ordered by frame, then as given.
 
-    Raises PromptError (or MaskError) with one sentence for: a place outside the image, a frame that is not tracked or
-    cannot be decoded, an empty mask or one of another size, two masks for one object, an object without a positive
-    mark, and no prompt at all.
+    known: objects that a saved memory knows before the first frame. On one frame `Forget` comes first.
+
+    Raises PromptError (or MaskError) with one sentence for: a place outside the image, a frame that is not tracked, an
+    empty mask or one of another size, two masks for one object, an object without a positive mark, the end of an object
+    that has not begun, and no prompt at all. The sentence begins with the prompt's place where that is known.
     """
     placed = []
     for item in prompts:
-        if isinstance(item, FramePrompt):
-            item = TimedPrompt(item.prompt, item.frame)
-        timed = item if isinstance(item, TimedPrompt) else TimedPrompt(item)
-        placed.append(FramePrompt(frame_at(timed.when, source, tracked), _checked(timed.prompt, source.info)))
-    if not placed:
+        timed = _timed(item)
+        try:
+            frame = frame_at(timed.when, source, tracked)
+            placed.append(FramePrompt(frame, _checked(timed.prompt, source.info), timed.origin))
+        except VosError as error:
+            raise at_place(error, timed.origin.place) from error
+    if not known and all(isinstance(item.prompt, Forget) for item in placed):
         raise PromptError("nothing says what to follow; give a mask, a point or a box")
-    placed.sort(key=lambda item: item.frame)  # stable
-    _check_objects(placed)
+    placed.sort(key=lambda item: (item.frame, not isinstance(item.prompt, Forget)))  # stable
+    _check_objects(placed, known)
     return tuple(placed)
+
+
+def at_place(error: VosError, place: str) -> VosError:
+    """The same error with the place in front of its sentence."""
+    return type(error)(f"{place}: {error}") if place else error
+
+
+def _timed(item: AnyPrompt) -> TimedPrompt:
+    if isinstance(item, TimedPrompt):
+        return item
+    return TimedPrompt(item.prompt, item.frame, item.origin) if isinstance(item, FramePrompt) else TimedPrompt(item)
 
 
 def mask_prompts(labels: Labels, when: When = None) -> tuple[TimedPrompt, ...]:
@@ -120,7 +174,7 @@ def _words(tracked: range) -> str:
     return f"{tracked[0]}..{tracked[-1]}{step}"
 
 
-def _checked(prompt: Prompt, info: VideoInfo) -> Prompt:
+def _checked(prompt: Prompt | Forget, info: VideoInfo) -> Prompt | Forget:
     """The prompt, refused if it does not fit; a box may end at W or H, as ends of ranges do, and is clipped."""
     h, w = info.height, info.width
     if isinstance(prompt, PointPrompt):
@@ -141,6 +195,9 @@ def _checked(prompt: Prompt, info: VideoInfo) -> Prompt:
             )
         if not prompt.mask.any():
             raise PromptError(f"the mask of object {prompt.object_id} is empty; mark at least one pixel")
+    elif isinstance(prompt, ReferencePrompt) and not prompt.mask.any():
+        what = f"the mask of object {prompt.object_id} on its reference picture"
+        raise PromptError(f"{what} is empty; mark at least one pixel there")
     return prompt
 
 
@@ -152,20 +209,32 @@ def _check_point(x: float, y: float, what: str, info: VideoInfo) -> None:
         )
 
 
-def _check_objects(placed: Sequence[FramePrompt]) -> None:
+def _check_objects(placed: Sequence[FramePrompt], known: Collection[int]) -> None:
+    """``placed`` in order of time: who begins, who is corrected, who ends."""
+    shown = {(p.frame, p.prompt.object_id) for p in placed if _shows(p.prompt)}
     masks: set[tuple[int, int]] = set()
-    begun: dict[int, int] = {}  # object -> first frame with a positive mark
+    alive = set(known)
     for item in placed:
-        prompt, key = item.prompt, (item.frame, item.prompt.object_id)
+        prompt, object_id, key = item.prompt, item.prompt.object_id, (item.frame, item.prompt.object_id)
+        error = None
+        if isinstance(prompt, Forget):
+            if object_id not in alive:
+                error = f"object {object_id} ends on frame {item.frame} without having begun; name an object before it"
+            alive.discard(object_id)
+        elif key in shown:
+            alive.add(object_id)
+        elif object_id not in alive:
+            what = f"object {object_id} begins on frame {item.frame} with marks of what it is not"
+            error = f"{what}; add a point on the object"
         if isinstance(prompt, MaskPrompt):
             if key in masks:
-                what = f"object {prompt.object_id} has two masks on frame {item.frame}"
-                raise PromptError(f"{what}; give different objects different ids")
+                what = f"object {object_id} has two masks on frame {item.frame}"
+                error = f"{what}; give different objects different ids"
             masks.add(key)
-        if getattr(prompt, "positive", True):
-            begun.setdefault(prompt.object_id, item.frame)
-    for item in placed:
-        object_id = item.prompt.object_id
-        if begun.get(object_id, math.inf) > item.frame:
-            what = f"object {object_id} begins on frame {item.frame} with marks of what it is not"
-            raise PromptError(f"{what}; add a point on the object")
+        if error:
+            raise at_place(PromptError(error), item.origin.place)
+
+
+def _shows(prompt: Prompt | Forget) -> bool:
+    """Whether the prompt says what the object is, not only what it is not."""
+    return not isinstance(prompt, Forget) and getattr(prompt, "positive", True)

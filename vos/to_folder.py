@@ -22,7 +22,6 @@ from vos.frames import FrameResult, VideoSource
 from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord, check_inputs
 from vos.pipeline import (
     AnyMask,
-    AnyPrompt,
     Job,
     TrackOptions,
     make_tracker,
@@ -34,7 +33,7 @@ from vos.pipeline import (
 )
 from vos.prefetch import WriteBehind
 from vos.prompt_text import MaskFile, format_prompt
-from vos.prompts import FramePrompt
+from vos.prompts import AnyPrompt, FramePrompt
 from vos.render import Rendered, render
 from vos.run_record import MASKS_FOLDER, Json
 
