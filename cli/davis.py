@@ -48,9 +48,23 @@ def davis(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder for masks and scores.", show_default="NAME_davis, in this folder"
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder for masks and scores.",
+            show_default="NAME_davis and what is set otherwise, in this folder",
         ),
     ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt",
+            metavar="KIND",
+            help="What is given of each object: its mask, or a point, box, scribble, polygon or circle made from it, "
+            "or reference:K, its mask on frame K shown as a picture.",
+        ),
+    ] = "mask",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides scribbles, polygons and circled areas.")] = 0,
     protocol: Annotated[
         ProtocolChoice | None,
         typer.Option("--protocol", help="Rules of the score, see vos score.", show_default="strict; 2016: davis2016"),
@@ -68,10 +82,13 @@ def davis(
     """Run trackers over the sequences of a set, each prompted with the first mask of every object, and score them.
 
     Writes OUT/<tracker>/<sequence>/00000.png for every frame, as the official tool and the servers take them, and
-    OUT/scores.json. Frames/s is from image file to mask file; peak memory is that of the process that ran only this
-    tracker. Masks may be sparse; an object that is annotated later is prompted where it first appears.
+    OUT/scores.json, to which later runs with the same settings add their trackers. Frames/s is from image file to mask
+    file; peak memory is that of the process that ran only this tracker. Masks may be sparse; an object that is
+    annotated later is prompted where it first appears. With --prompt reference:K tracking starts on the first frame all
+    the same; that frame counts, and those within 5 of frame K (from 0) do not.
     """
     from vos.benchmarks.davis import run_davis
+    from vos.benchmarks.davis_prompts import PromptChoice
     from vos.benchmarks.layouts import open_layout
     from vos.benchmarks.measure import available_cores
 
@@ -79,14 +96,25 @@ def davis(
         from vos.benchmarks.official import official_evaluation
 
         official_evaluation()  # says at once, and not after an hour, that it is not there
+    choice = PromptChoice.parse(prompt, seed)
+    if compare_official and choice.reference is not None:
+        raise typer.BadParameter(f"the official tool has no rule for --prompt {prompt}; leave --compare-official out")
     layout = open_layout(root, resolution)
     names = layout.set_names(set_name, year.value if year else None)
-    rules = protocol or (ProtocolChoice.davis2016 if year is Year.y2016 else ProtocolChoice.strict)
-    folder = out if out is not None else Path(f"{Path(os.path.abspath(root)).name}_davis")
+    usual = ProtocolChoice.davis2016 if year is Year.y2016 else ProtocolChoice.strict
+    rules = protocol or usual
+    folder = out or _default_folder(root, [
+        Path(set_name).stem if set_name != "val" else "",
+        year.value if year else "",
+        resolution or "",
+        rules.value if rules is not usual else "",
+        choice.label.replace(":", "-") if choice.label != "mask" else "",
+        f"seed{seed}" if seed and choice.is_random else "",
+    ])  # fmt: skip
     workers = jobs or available_cores()
     with _Bars(quiet) as bars:
         runs = run_davis(
-            layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value,
+            layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value, prompt=choice,
             device=_device(device), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
         )  # fmt: skip
     differences: dict[str, tuple[Difference, ...]] = {}
@@ -96,6 +124,11 @@ def davis(
         note("scoring again with the official tool", quiet=quiet)
         differences = {run.tracker: compare(run.folder, layout, names, jobs=workers) for run in runs}
     _report(runs, differences, as_json=json)
+
+
+def _default_folder(root: Path, settings: Sequence[str]) -> Path:
+    """A name for the results that no run with other settings has."""
+    return Path("_".join(filter(None, [Path(os.path.abspath(root)).name, "davis", *settings])))
 
 
 def _device(wanted: Device) -> str:

@@ -14,12 +14,13 @@ from PIL import Image
 from still_trackers import build_failing, build_hungry, build_still
 
 from seem_core.errors import DatasetError, InputError, LimitError, MissingExtraError, OutputError, PromptError
+from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt
 from vos.benchmarks.davis import run_davis
+from vos.benchmarks.davis_prompts import PromptChoice, first_masks
 from vos.benchmarks.isolated import peak_memory
 from vos.benchmarks.layouts import open_layout
 from vos.benchmarks.official import compare_official
 from vos.benchmarks.scoring import score_predictions
-from vos.benchmarks.sequence_tracking import first_masks
 from vos.masks import DAVIS_PALETTE, read_labels, write_labels
 
 H, W, FRAMES = 20, 30, 6
@@ -99,6 +100,109 @@ def test_first_masks_of_real_sparse_clips(data_root: Path) -> None:
     ids = [prompt.object_id for given in prompts.values() for prompt in given]
     assert len(ids) == len(set(ids))
     assert next(iter(prompts)) == "00000"
+
+
+def moving(root: Path, frames: int = 14) -> Path:
+    """One sequence whose objects 1 and 2 move to the right; 3 is there from frame 9 on."""
+    masks = {}
+    for i in range(frames):
+        labels = np.zeros((H, W), np.uint8)
+        labels[2:8, i : i + 6], labels[11:17, i : i + 5] = 1, 2
+        labels[9:11, 0:5] = 3 if i > 8 else 0
+        masks[i] = labels
+    return dataset(root, {"moving": masks}, frames)
+
+
+KINDS = ["mask", "point", "box", "scribble", "polygon", "circle"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_object_is_given_as_the_prompt_says(tmp_path: Path, kind: str) -> None:
+    sequence = open_layout(moving(tmp_path / "davis")).sequence("moving")
+    masks = first_masks(sequence)
+    assert list(masks) == ["00000", "00009"]
+    choice = PromptChoice.parse(kind, seed=3)
+    assert choice.label == kind
+    for given in (mask for frame in masks.values() for mask in frame):
+        prompts = choice.of_object("moving", given)
+        assert {prompt.object_id for prompt in prompts} == {given.object_id}
+        for prompt in prompts:
+            if isinstance(prompt, PointPrompt):
+                assert given.mask[int(prompt.y), int(prompt.x)]
+            elif isinstance(prompt, ScribblePrompt):
+                assert all(given.mask[int(y), int(x)] for x, y in prompt.points)
+            elif isinstance(prompt, BoxPrompt):
+                box = np.zeros((H, W), bool)
+                box[int(prompt.y0) : int(prompt.y1) + 1, int(prompt.x0) : int(prompt.x1) + 1] = True
+                np.testing.assert_array_equal(box, given.mask)
+            else:
+                assert prompt is given
+    others = {PromptChoice.parse(kind, seed=s).of_object("moving", given)[-1] for s in range(8)}
+    assert (len(others) > 1) == choice.is_random
+
+
+def test_an_object_too_small_to_be_drawn_on_is_clicked_on() -> None:
+    mask = np.zeros((H, W), bool)
+    mask[3, 4:8] = True
+    [prompt] = PromptChoice.parse("scribble").of_object("tiny", MaskPrompt(mask, 5))
+    assert isinstance(prompt, PointPrompt)
+    assert (prompt.object_id, prompt.y) == (5, 3)
+
+
+@pytest.mark.parametrize("text", ["", "Mask", "reference", "reference:", "reference:-1", "reference:1.5", "text"])
+def test_prompts_that_do_not_exist(text: str) -> None:
+    with pytest.raises(InputError, match="reference:K"):
+        PromptChoice.parse(text)
+
+
+def test_a_reference_starts_on_the_first_frame_and_counts_beside_itself(tmp_path: Path) -> None:
+    """The tracker returns the mask of the reference, which is right on that frame only: J there would be 1."""
+    layout = open_layout(moving(tmp_path / "davis"))
+    (run,) = run_davis(layout, ["moving"], ["a"], tmp_path / "out", prompt=PromptChoice(reference=4), build=build_still)
+    assert [o.name for o in run.scores.objects] == ["moving_1", "moving_2"]
+    assert all(o.frames == ("00010", "00011", "00012") for o in run.scores.objects)
+    assert run.scores.objects[0].J.tolist() == [0, 0, 0]
+    assert run.scores.warnings == ("sequence 'moving': objects that do not count: 3",)
+    for i in (0, 4, 13):
+        labels = read_labels(run.folder / f"moving/{i:05d}.png")
+        assert labels[2:8, 4:10].min() == labels[2:8, 4:10].max() == 1
+    (run,) = run_davis(layout, ["moving"], ["a"], tmp_path / "b", prompt=PromptChoice(reference=9), build=build_still)
+    assert [o.name for o in run.scores.objects] == ["moving_1", "moving_2", "moving_3"]
+    assert all(o.frames == ("00000", "00001", "00002", "00003") for o in run.scores.objects)
+    assert json.loads((tmp_path / "b/scores.json").read_text())["a"]["prompt"] == "reference:9"
+
+
+def test_references_of_which_there_is_none(root: Path, tmp_path: Path) -> None:
+    layout, out = open_layout(root), tmp_path / "out"
+    for frame, text in ((6, "frames 0..5, no frame 6"), (1, "frame 1 of sequence 'late', 00001.jpg, has no mask")):
+        with pytest.raises(DatasetError, match=text):
+            run_davis(layout, ["late"], ["a"], out, prompt=PromptChoice(reference=frame), build=build_still)
+    with pytest.raises(DatasetError, match="no annotated frame more than 5 frames from 2"):
+        run_davis(layout, ["late"], ["a"], out, prompt=PromptChoice(reference=2), build=build_still)
+    with pytest.raises(InputError, match="davis2017 has no rule for --prompt reference:2"):
+        run_davis(
+            layout, ["late"], ["a"], out, protocol="davis2017", prompt=PromptChoice(reference=2), build=build_still
+        )
+    assert not out.exists()
+
+
+def test_scores_of_other_trackers_stay_and_of_other_settings_are_not_mixed_in(root: Path, tmp_path: Path) -> None:
+    layout, out = open_layout(root), tmp_path / "out"
+    scores = out / "scores.json"
+    run_davis(layout, ["still"], ["a"], out, build=build_still)
+    run_davis(layout, ["still"], ["b"], out, build=build_still)
+    both = json.loads(scores.read_text())
+    assert list(both) == ["a", "b"]
+    for names, kind, differs in ((["late"], "mask", "sequences"), (["still"], "point", "prompt")):
+        with pytest.raises(OutputError, match=rf"other settings \({differs}\); use --overwrite"):
+            run_davis(layout, names, ["c"], out, prompt=PromptChoice.parse(kind), build=build_still)
+    assert json.loads(scores.read_text()) == both
+    run_davis(layout, ["late"], ["c"], out, build=build_still, overwrite=True)
+    assert list(json.loads(scores.read_text())) == ["c"]
+    for text in ("no json", "[]", "{}x", '{"a": {}}'):
+        scores.write_text(text)
+        with pytest.raises(OutputError, match="is not a file of scores"):
+            run_davis(layout, ["still"], ["d"], out, build=build_still)
 
 
 def test_results_that_are_there_are_kept(root: Path, tmp_path: Path) -> None:

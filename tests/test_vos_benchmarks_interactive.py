@@ -18,7 +18,8 @@ from seem_core.errors import DatasetError, InputError, MaskError, PromptError
 from seem_core.prompts import BoxPrompt, PointPrompt, Prompt, ScribblePrompt
 from seem_core.segmenter import SeemFeatures, SeemSegmenter
 from seem_core.training.strokes import MarkKind
-from vos.benchmarks.interactive import first_mark, run_interactive, strokes_of
+from vos.benchmarks.first_marks import first_mark, strokes_of
+from vos.benchmarks.interactive import run_interactive
 from vos.benchmarks.predictors import (
     Answer,
     EmptyPredictor,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seem_core.errors import PromptError
-from seem_core.prompts import MaskPrompt, Prompt
+from seem_core.prompts import MaskPrompt, Prompt, ReferencePrompt
 from trackers.base import Image, ObjectMasks, Traits
 
 
@@ -25,7 +25,7 @@ class StillTracker:
 
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
         for prompt in prompts:
-            assert isinstance(prompt, MaskPrompt)
+            assert isinstance(prompt, MaskPrompt | ReferencePrompt)
             self._masks[prompt.object_id] = prompt.mask
         labels = np.zeros(image.shape[:2], np.uint8)
         for object_id, mask in self._masks.items():

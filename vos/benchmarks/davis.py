@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from seem_core.errors import InputError, OutputError
+from vos.benchmarks.davis_prompts import MASK_PROMPT, PromptChoice, counted_beside, sequence_images
 from vos.benchmarks.isolated import PeakMemory, run_isolated
+from vos.benchmarks.kept_scores import SETTINGS, kept_scores, settings_of
 from vos.benchmarks.layouts import AnnotatedSequence, Layout, mask_files
-from vos.benchmarks.protocols import PROTOCOLS, ProtocolName
+from vos.benchmarks.protocols import PROTOCOLS, Counted, Protocol, ProtocolName
 from vos.benchmarks.scores import Scores
 from vos.benchmarks.scoring import score_predictions
-from vos.benchmarks.sequence_tracking import (
-    BuildTracker,
-    SequenceTime,
-    TrackingRequest,
-    build_named,
-    sequence_images,
-    track_sequences,
-)
+from vos.benchmarks.sequence_tracking import BuildTracker, SequenceTime, TrackingRequest, build_named, track_sequences
 from vos.label_files import write_whole
 
 Progress = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
@@ -30,13 +25,14 @@ SCORES_FILE = "scores.json"
 
 @dataclass(frozen=True)
 class TrackerRun:
-    """One tracker's masks (below ``folder``), times, memory and scores."""
+    """One tracker's masks (below ``folder``), times, memory and scores, prompted as ``prompt`` says."""
 
     tracker: str
     folder: Path
     times: tuple[SequenceTime, ...]
     peak: PeakMemory
     scores: Scores
+    prompt: PromptChoice = MASK_PROMPT
 
     @property
     def rate(self) -> float:
@@ -44,13 +40,15 @@ class TrackerRun:
         return sum(t.frames for t in self.times) / max(sum(t.seconds for t in self.times), 1e-9)
 
     def to_json(self, *, per_frame: bool = False) -> dict[str, Any]:
-        """`Scores.to_json`, with speed and memory."""
+        """`Scores.to_json`, with prompts, speed and memory."""
         return {
             **self.scores.to_json(per_frame=per_frame),
             "sequences": {
                 s.sequence: {"J": s.J, "F": s.F, "J&F": s.j_and_f, "frames": t.frames, "seconds": t.seconds}
                 for s, t in zip(self.scores.sequences, self.times, strict=True)
             },
+            "prompt": self.prompt.label,
+            "seed": self.prompt.seed if self.prompt.is_random else None,
             "frames_per_second": self.rate,
             "peak_memory_bytes": self.peak.resident,
             "peak_device_memory_bytes": self.peak.device,
@@ -65,6 +63,7 @@ def run_davis(
     out: Path,
     *,
     protocol: ProtocolName = "strict",
+    prompt: PromptChoice = MASK_PROMPT,
     device: str = "cpu",
     threads: int | None = None,
     jobs: int = 1,
@@ -74,33 +73,52 @@ def run_davis(
 ) -> tuple[TrackerRun, ...]:
     """Run ``trackers`` over the sequences ``names`` and score them.
 
-    Every object is prompted with its mask on the frame where it is annotated for the first time (protocol davis2017:
-    on the first frame only). Masks of all frames, with the images' names, go to ``out/<tracker>/<sequence>/``, all
-    figures to ``out/scores.json``. A tracker runs in a process of its own, so that its peak memory is its own.
+    Every object is prompted on the frame where it is annotated for the first time (protocol davis2017: on the first
+    frame only), with its mask or as ``prompt`` says. Masks of all frames, with the images' names, go to
+    ``out/<tracker>/<sequence>/``, all figures to ``out/scores.json``, beside those of other trackers that were run
+    with the same settings. A tracker runs in a process of its own, so that its peak memory is its own.
 
+    prompt with a reference: only objects on that frame are prompted and count; see `davis_prompts.counted_beside`
     jobs   processes that score; above 1, as for everything here, the calling script needs ``if __name__ == ...``
     build  called in that process with a name and a device, once for each sequence; it must be a module's function
 
-    Raises DatasetError and MaskError for what is wrong with the data, OutputError where masks are already there
-    (without ``overwrite``) or cannot be written, InputError for an unknown tracker.
+    Raises DatasetError and MaskError for what is wrong with the data, OutputError where masks or scores of other
+    settings are already there (without ``overwrite``) or cannot be written, InputError for an unknown tracker, or for a
+    reference in protocol davis2017, which has no rule for it.
     """
     sequences = tuple(layout.sequence(name) for name in names)
     _check_trackers(trackers, build)
     total = sum(len(sequence_images(sequence)) for sequence in sequences)
+    rules, report = PROTOCOLS[protocol], progress or (lambda what, done, total: None)
+    counted = _counted(sequences, prompt, rules)
     for tracker in trackers:
         _check_free(out / tracker, sequences, overwrite)
-    rules, report = PROTOCOLS[protocol], progress or (lambda what, done, total: None)
+    settings = settings_of(layout, names, protocol, prompt)
+    others = kept_scores(out / SCORES_FILE, settings, overwrite=overwrite)
     runs = []
     for tracker in trackers:
         request = TrackingRequest(
-            tracker, sequences, out / tracker, device, threads, rules.one_object, not rules.ids_of_first_frame, build
-        )
+            tracker, sequences, out / tracker, device, threads, rules.one_object, not rules.ids_of_first_frame,
+            build, prompt,
+        )  # fmt: skip
         times, peak = run_isolated(track_sequences, request, on_message=_counter(tracker, total, report))
-        scores = score_predictions(out / tracker, layout, protocol=protocol, names=names, jobs=jobs)
-        runs.append(TrackerRun(tracker, out / tracker, times, peak, scores))
-    everything = {run.tracker: run.to_json(per_frame=True) for run in runs}
-    write_whole(out / SCORES_FILE, json.dumps(everything, indent=1).encode())
+        scores = score_predictions(
+            out / tracker, layout, protocol=protocol, names=names, jobs=jobs, counted=counted
+        )  # fmt: skip
+        runs.append(TrackerRun(tracker, out / tracker, times, peak, scores, prompt))
+    figures = {run.tracker: {**run.to_json(per_frame=True), SETTINGS: settings} for run in runs}
+    write_whole(out / SCORES_FILE, json.dumps({**others, **figures}, indent=1).encode())
     return tuple(runs)
+
+
+def _counted(
+    sequences: Sequence[AnnotatedSequence], prompt: PromptChoice, protocol: Protocol
+) -> dict[str, Counted] | None:
+    if prompt.reference is None:
+        return None
+    if protocol.ids_of_first_frame:
+        raise InputError(f"protocol {protocol.name} has no rule for --prompt {prompt.label}; use strict")
+    return {s.name: counted_beside(s, prompt.reference, protocol) for s in sequences}
 
 
 def _counter(tracker: str, total: int, report: Progress) -> Callable[[int], None]:

@@ -1,10 +1,10 @@
 """`run_interactive`: a simulated user marks objects and corrects a predictor's masks, round by round.
 
 The first mark is a click in the depth of the object, its exact box, or a scribble, polygon or circled area drawn at
-random (`seem_core.training.strokes`, lengths scaled by the picture's longer side over 1024). Every later one is a
-click in the depth of the larger error, missing or surplus (SPEC §8, mode ``best``). Pixels that clicks and strokes
-cover are not clicked on again; a box covers none. Clicks are chosen and IoU is measured at the picture's own size; the
-published evaluation chooses them at the network's padded size.
+random (`vos.benchmarks.first_marks`). Every later one is a click in the depth of the larger error, missing or surplus
+(SPEC §8, mode ``best``). Pixels that clicks and strokes cover are not clicked on again; a box covers none. Clicks are
+chosen and IoU is measured at the picture's own size; the published evaluation chooses them at the network's padded
+size.
 
 A user stops early where nothing is worth a click: from an IoU of 0.925 on (`clicks.GOOD_ENOUGH`), or where marks cover
 all errors. The IoU is then repeated for the rounds that are left. Since 0.925 lies above every threshold of NoC, the
@@ -15,7 +15,6 @@ count neither as right nor as wrong.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from seem_core.errors import DatasetError, InputError
-from seem_core.prompts import PointPrompt, Prompt, ScribblePrompt
-from seem_core.training.clicks import Click, ClickMarks, first_click, next_click, overlap
-from seem_core.training.strokes import SMALLEST, MarkKind, box_around, mark_object
+from seem_core.prompts import Prompt
+from seem_core.training.clicks import next_click, overlap
+from seem_core.training.strokes import SMALLEST, MarkKind
+from vos.benchmarks.first_marks import click_prompt, first_mark, generator_for
 from vos.benchmarks.predictors import Answer, Mask, OraclePredictor, Predictor
 from vos.benchmarks.stills import Still, StillObject, read_still
 from vos.metrics.interactive import InteractiveScores, Ious, interactive_scores
 
 Progress = Callable[[int, int], None]  # objects done, objects in all
 ROUNDS = 20
-_FULL_LENGTH = 1024  # pixels: longer side at which strokes have their published lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +107,7 @@ def run_interactive(
             if np.count_nonzero(truth) < SMALLEST:
                 left_out.append(item)
             else:
-                generator = np.random.default_rng([seed, zlib.crc32(item.label.encode("utf-8", "surrogateescape"))])
-                rows[item] = _one_object(timed, truth, still.void, kind, rounds, generator)
+                rows[item] = _one_object(timed, truth, still.void, kind, rounds, generator_for(seed, item.label))
             if progress is not None:
                 progress(len(rows) + len(left_out), len(objects))
     if not rows:
@@ -163,32 +161,5 @@ def _one_object(
         click = next_click(truth, seen, marks)
         if click is None:
             break
-        prompts, marks = [*prompts, _as_prompt(click)], marks.with_click(click)
+        prompts, marks = [*prompts, click_prompt(click)], marks.with_click(click)
     return ious + ious[-1:] * (rounds - len(ious))
-
-
-def first_mark(truth: Mask, kind: MarkKind, generator: np.random.Generator) -> tuple[list[Prompt], ClickMarks]:
-    """The prompts of the first round for an (H, W) object, and the pixels that count as clicked from then on."""
-    marks = ClickMarks.none((truth.shape[0], truth.shape[1]))
-    if kind is MarkKind.POINT:
-        click = first_click(truth)
-        return [_as_prompt(click)], marks.with_click(click)
-    if kind is MarkKind.BOX:
-        return [box_around(truth)], marks
-    drawn = mark_object(truth, generator, kind, max(truth.shape) / _FULL_LENGTH)
-    return strokes_of(drawn), ClickMarks(drawn, marks.negative)
-
-
-def strokes_of(marks: Mask) -> list[Prompt]:
-    """(H, W) marked pixels as prompts that any predictor reads: a stroke, one pixel wide, along each run of a row."""
-    edges = np.diff(np.pad(marks, ((0, 0), (1, 1))).astype(np.int8), axis=1)  # (H, W + 1): 1 begins, -1 ends a run
-    rows, begins = np.nonzero(edges == 1)
-    ends = np.nonzero(edges == -1)[1] - 1
-    return [
-        ScribblePrompt(((x0, y), (x1, y)) if x1 > x0 else ((x0, y),), width=1.0)
-        for y, x0, x1 in zip(rows.tolist(), begins.tolist(), ends.tolist(), strict=True)
-    ]
-
-
-def _as_prompt(click: Click) -> PointPrompt:
-    return PointPrompt(click.column, click.row, click.positive)

@@ -41,6 +41,17 @@ class Protocol:
         return range(1, n if keep_last else n - 1)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What counts of one sequence where the caller, and not the protocol, decides it.
+
+    positions: of frames among the annotated ones, ascending. objects: their ids; each counts on all these frames.
+    """
+
+    positions: tuple[int, ...]
+    objects: tuple[int, ...]
+
+
 PROTOCOLS: dict[str, Protocol] = {
     "strict": Protocol("strict", always_without_last=False),
     "davis2017": Protocol("davis2017", ids_of_first_frame=True, wrapped_bins=True),

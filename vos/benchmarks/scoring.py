@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from vos.benchmarks.layouts import (
     sequence_folders,
 )
 from vos.benchmarks.measure import FrameMeasures, FrameTask, Progress, measure_frames
-from vos.benchmarks.protocols import PROTOCOLS, Protocol, ProtocolName
+from vos.benchmarks.protocols import PROTOCOLS, Counted, Protocol, ProtocolName
 from vos.benchmarks.scores import ObjectScore, Scores
 from vos.images import natural_key
 from vos.label_files import VOID
@@ -36,6 +36,7 @@ def score_predictions(
     resolution: str | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
+    counted: Mapping[str, Counted] | None = None,
 ) -> Scores:
     """Score ``<predictions>/<sequence>/<frame>.png`` against ground truth.
 
@@ -45,6 +46,7 @@ def score_predictions(
     names     the sequences, all of which must be there; None: those that have predictions, and a warning names the rest
     jobs      processes; above 1 the calling script needs the usual ``if __name__ == "__main__":``
     progress  called with frames done and frames in all
+    counted   sequence -> frames and objects that count there instead of those of the protocol
 
     ``predictions``, or each folder in it, may also be a results folder of `vos track`.
 
@@ -57,7 +59,8 @@ def score_predictions(
     warnings: list[str] = []
     folders = _prediction_folders(Path(predictions), layout, names, warnings)
     rules = PROTOCOLS[protocol]
-    plans = [_plan(layout.sequence(name), folder, rules) for name, folder in folders.items()]
+    own = counted or {}
+    plans = [_plan(layout.sequence(name), folder, rules, own.get(name)) for name, folder in folders.items()]
     tasks = [task for plan in plans for task in plan.tasks(rules)]
     measured = iter(measure_frames(tasks, jobs, progress))
     objects: list[ObjectScore] = []
@@ -70,11 +73,15 @@ def score_predictions(
 
 @dataclass(frozen=True)
 class _Plan:
-    """One sequence: its truth, its predictions by frame name, and the positions that count."""
+    """One sequence: its truth, its predictions by frame name, and the positions that count.
+
+    objects: ids that count, where that is not left to the protocol.
+    """
 
     sequence: AnnotatedSequence
     predictions: dict[str, Path]
-    counted: range
+    counted: Sequence[int]
+    objects: tuple[int, ...] | None = None
 
     def tasks(self, protocol: Protocol) -> list[FrameTask]:
         """Every annotated frame; those that do not count still say which objects there are."""
@@ -124,9 +131,9 @@ def _masks_in(folder: Path) -> Path:
     return folder / MASKS_FOLDER if is_result and mask_files(folder / MASKS_FOLDER) else folder
 
 
-def _plan(sequence: AnnotatedSequence, folder: Path, protocol: Protocol) -> _Plan:
+def _plan(sequence: AnnotatedSequence, folder: Path, protocol: Protocol, own: Counted | None) -> _Plan:
     predictions = mask_files(folder)
-    counted = protocol.counted(sequence)
+    counted = protocol.counted(sequence) if own is None else own.positions
     if not counted:
         raise DatasetError(
             f"sequence {sequence.name!r} has {len(sequence.frames)} annotated frames; without the first "
@@ -138,18 +145,13 @@ def _plan(sequence: AnnotatedSequence, folder: Path, protocol: Protocol) -> _Pla
             f"sequence {sequence.name!r} lacks {len(missing)} of {len(counted)} predicted frames in {folder}: "
             f"{some([f'{frame}.png' for frame in missing])}"
         )
-    return _Plan(sequence, predictions, counted)
+    return _Plan(sequence, predictions, counted, None if own is None else own.objects)
 
 
 def _apply(protocol: Protocol, plan: _Plan, measured: list[FrameMeasures], warnings: list[str]) -> list[ObjectScore]:
     """Objects of one sequence as the protocol counts them; appends to ``warnings``."""
     name = plan.sequence.name
-    first_seen: dict[int, int] = {}
-    for i, frame in enumerate(measured):
-        for object_id in frame.true_ids:
-            first_seen.setdefault(object_id, i)
-    if protocol.ids_of_first_frame:
-        first_seen = dict.fromkeys(range(1, max(measured[0].true_ids, default=0) + 1), 0)
+    first_seen = _first_seen(protocol, plan, measured, warnings)
     if not first_seen:
         hint = "; its masks hold 255, use --protocol davis2016" if any(frame.void for frame in measured) else ""
         raise DatasetError(f"sequence {name!r} has no object in its ground truth{hint}")
@@ -166,6 +168,21 @@ def _apply(protocol: Protocol, plan: _Plan, measured: list[FrameMeasures], warni
         frames = tuple(plan.sequence.frames[i] for i in positions)
         scores.append(ObjectScore(name, object_id, frames, values[:, 0], values[:, 1], protocol.wrapped_bins))
     return scores
+
+
+def _first_seen(protocol: Protocol, plan: _Plan, measured: list[FrameMeasures], warnings: list[str]) -> dict[int, int]:
+    """Object id -> position of the frame after which it counts; appends to ``warnings``."""
+    first_seen: dict[int, int] = {}
+    for i, frame in enumerate(measured):
+        for object_id in frame.true_ids:
+            first_seen.setdefault(object_id, i)
+    if plan.objects is not None:
+        if rest := sorted(set(first_seen) - set(plan.objects)):
+            warnings.append(f"sequence {plan.sequence.name!r}: objects that do not count: {some(rest)}")
+        return dict.fromkeys(plan.objects, -1)
+    if protocol.ids_of_first_frame:
+        return dict.fromkeys(range(1, max(measured[0].true_ids, default=0) + 1), 0)
+    return first_seen
 
 
 def _check_predicted_ids(

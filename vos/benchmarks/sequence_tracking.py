@@ -1,21 +1,26 @@
-"""Run one tracker over annotated sequences, as a benchmark does: prompted by the first mask of each object."""
+"""Run one tracker over annotated sequences, as a benchmark does: prompted by what the truth says of each object."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from seem_core.errors import DatasetError
-from seem_core.prompts import MaskPrompt
-from trackers.base import Labels, Tracker
+from seem_core.prompts import Prompt
+from trackers.base import Image, Tracker
+from vos.benchmarks.davis_prompts import (
+    MASK_PROMPT,
+    PromptChoice,
+    check_size,
+    first_masks,
+    reference_prompts,
+    sequence_images,
+)
 from vos.benchmarks.layouts import AnnotatedSequence
 from vos.device import set_threads
-from vos.images import list_images, read_image
-from vos.label_files import VOID, read_labels, write_labels
+from vos.images import read_image
+from vos.label_files import write_labels
 from vos.writing import writing
 
 BuildTracker = Callable[[str, str], Tracker]  # name, device
@@ -44,6 +49,7 @@ class TrackingRequest:
     one_object: bool = False
     late_objects: bool = True
     build: BuildTracker = build_named
+    prompt: PromptChoice = MASK_PROMPT
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def track_sequences(send: Callable[[int], None], request: TrackingRequest) -> tu
 
 def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], request: TrackingRequest) -> SequenceTime:
     images = sequence_images(sequence)
-    prompts = first_masks(sequence, one_object=request.one_object, late_objects=request.late_objects)
+    given = _prompter(sequence, images, request)
     folder = request.out / sequence.name
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,54 +85,25 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
     began = time.perf_counter()
     for path in images:
         image = read_image(path)
-        given = prompts.get(path.stem, ())
-        if given and given[0].mask.shape != image.shape[:2]:
-            (h, w), (H, W) = given[0].mask.shape, image.shape[:2]
-            raise DatasetError(
-                f"sequence {sequence.name!r}: mask {path.stem}.png is {w}x{h}, its image {path} is {W}x{H}"
-            )
-        write_labels(folder / f"{path.stem}.png", tracker.step(image, given).labels)
+        write_labels(folder / f"{path.stem}.png", tracker.step(image, given(path, image)).labels)
         send(1)
     return SequenceTime(sequence.name, len(images), time.perf_counter() - began)
 
 
-def sequence_images(sequence: AnnotatedSequence) -> list[Path]:
-    """Image files of a sequence, in order. Raises DatasetError where there are none, or one lacks below a mask."""
-    if sequence.images is None:
-        raise DatasetError(
-            f"sequence {sequence.name!r} has no images; JPEGImages/<resolution>/{sequence.name} is needed"
-        )
-    images = list_images(sequence.images)
-    stems = {path.stem for path in images}
-    if missing := [frame for frame in sequence.frames if frame not in stems]:
-        raise DatasetError(f"sequence {sequence.name!r} has a mask but no image {missing[0]} in {sequence.images}")
-    return images
+def _prompter(
+    sequence: AnnotatedSequence, images: Sequence[Path], request: TrackingRequest
+) -> Callable[[Path, Image], list[Prompt]]:
+    """What is given on each frame, by image file and (H, W, 3) image."""
+    choice = request.prompt
+    if choice.reference is not None:
+        shown = reference_prompts(sequence, choice.reference, one_object=request.one_object)
+        return lambda path, image: shown if path == images[0] else []
+    masks = first_masks(sequence, one_object=request.one_object, late_objects=request.late_objects)
 
+    def on_frame(path: Path, image: Image) -> list[Prompt]:
+        given = masks.get(path.stem, ())
+        if given:
+            check_size(sequence.name, given[0].mask, image, path)
+        return [prompt for mask in given for prompt in choice.of_object(sequence.name, mask)]
 
-def first_masks(
-    sequence: AnnotatedSequence, *, one_object: bool = False, late_objects: bool = True
-) -> dict[str, tuple[MaskPrompt, ...]]:
-    """Frame name -> a mask prompt for each object that is annotated there for the first time.
-
-    Raises DatasetError where no mask holds an object.
-    """
-    prompts: dict[str, tuple[MaskPrompt, ...]] = {}
-    known: set[int] = set()
-    frames = list(sequence.masks.items())
-    for frame, path in frames if late_objects else frames[:1]:
-        labels = _objects(read_labels(path), one_object)
-        new = sorted(set(np.unique(labels).tolist()) - known - {0})
-        if new:
-            prompts[frame] = tuple(MaskPrompt(labels == object_id, object_id) for object_id in new)
-            known.update(new)
-        if one_object and known:
-            break
-    if not prompts:
-        raise DatasetError(f"sequence {sequence.name!r} has no object in its masks; 0/255 masks need --year 2016")
-    return prompts
-
-
-def _objects(labels: Labels, one_object: bool) -> Labels:
-    if one_object:
-        return (labels > 0).astype(np.uint8)
-    return np.where(labels == VOID, np.uint8(0), labels) if labels.dtype == np.uint8 else labels
+    return on_frame
