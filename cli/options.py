@@ -25,6 +25,14 @@ class Reader(StrEnum):
     decord = "decord"
 
 
+class Direction(StrEnum):
+    """Which way to track; ``both`` merges the two passes between prompts."""
+
+    forward = "forward"
+    backward = "backward"
+    both = "both"
+
+
 class MaskKind(StrEnum):
     """How to read a mask file; ``auto`` refuses to guess where it could be wrong."""
 
@@ -64,6 +72,10 @@ OutFolder = Annotated[
 ]
 
 UseReader = Annotated[Reader, typer.Option("--reader", help="What decodes video files; decord needs the extra.")]
+UseDirection = Annotated[
+    Direction,
+    typer.Option("--direction", help="forward, backward (from the last prompt to the first frame), or both, merged."),
+]
 MaskFormat = Annotated[MaskKind, typer.Option("--mask-format", help="How to read mask files; auto refuses to guess.")]
 
 WHAT = ("masks", "overlay", "contact")

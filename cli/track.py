@@ -13,6 +13,7 @@ from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
 from cli.main import INTERRUPTED
 from cli.options import (
     Device,
+    Direction,
     Json,
     MaskFormat,
     MaskKind,
@@ -25,6 +26,7 @@ from cli.options import (
     Save,
     Threads,
     Tracker,
+    UseDirection,
     UseReader,
     save_list,
 )
@@ -64,6 +66,7 @@ def track(
         int | None, typer.Option("--end", min=1, help="First frame that is left out.", show_default="the end")
     ] = None,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Track every Nth frame.")] = 1,
+    direction: UseDirection = Direction.forward,
     max_side: MaxSide = None,
     threads: Threads = None,
     save: Save = "masks,overlay,contact",
@@ -91,8 +94,9 @@ def track(
     prompts = [*map(parse_point, point or ()), *map(parse_box, box or ())]
     masks = [parse_mask(text) for text in mask or ()]
     options = TrackOptions(
-        tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value
-    )
+        tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
+        direction=direction.value,
+    )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)
     with stop_on_signal() as stop, Progress("tracking", quiet=quiet) as progress, drawing:

@@ -83,6 +83,10 @@ class DecordVideo:
     def seconds(self, index: int) -> float:
         return self._video.seconds(index)
 
+    def restart(self, index: int) -> int:
+        """See `PyavVideo.restart`."""
+        return self._video.restart(index)
+
     def close(self) -> None:
         with self._lock:
             self._random = None

@@ -20,6 +20,7 @@ from seem_core.errors import InputError, MaskError, PromptError, VideoError
 from seem_core.prompts import Prompt
 from trackers.base import Labels, Tracker
 from vos.device import pick_device, set_threads
+from vos.directions import DirectedResults, Direction, check_direction
 from vos.frames import FrameResult, VideoInfo, VideoSource
 from vos.masks import MaskFormat, read_prompt_mask
 from vos.prefetch import prefetch
@@ -46,6 +47,7 @@ class TrackOptions:
     reader       pyav or decord
     threads      CPU threads of torch and OpenCV, for the whole process; None leaves them
     mask_format  how mask files are read, see `vos.masks.read_prompt_mask`
+    direction    forward; backward, from the last prompt to the first frame; both, and the two are merged
     """
 
     tracker: str = "propagate"
@@ -57,6 +59,7 @@ class TrackOptions:
     reader: ReaderName = "pyav"
     threads: int | None = None
     mask_format: MaskFormat = "auto"
+    direction: Direction = "forward"
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -106,8 +109,9 @@ def track(
     reader: ReaderName = "pyav",
     threads: int | None = None,
     mask_format: MaskFormat = "auto",
+    direction: Direction = "forward",
 ) -> Iterator[FrameResult]:
-    """Follow objects through a video and yield each frame with its masks, as soon as it is done.
+    """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
 
     video    a video file, a folder of images, or an open `VideoSource` (which stays open)
     prompts  `PointPrompt`, `BoxPrompt`, ... for the first tracked frame, or with a frame: `FramePrompt(40, prompt)`;
@@ -116,18 +120,19 @@ def track(
 
     The other arguments are described in `TrackOptions`; ``tracker`` may also be a fresh `Tracker` object. Frame numbers
     are those of the source. A frame that cannot be decoded is left out (`VideoSource.gaps`); frames before the first
-    prompt come with no objects. Masks are (H, W) at source size.
+    prompt come with no objects. Masks are (H, W) at source size. In the directions backward and both, the first result
+    comes when the passes are done; until then they lie in a temporary folder on disk (`vos.directions`).
 
     Raises at once: VideoError, MaskError, PromptError, InputError, DeviceError, MissingExtraError. While frames are
     read: VideoError when the file cannot be read on.
     """
     name = tracker if isinstance(tracker, str) else tracker.name
-    options = TrackOptions(name, device, start, end, stride, max_side, reader, threads, mask_format)
+    options = TrackOptions(name, device, start, end, stride, max_side, reader, threads, mask_format, direction)
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
         follower = make_tracker(settle(options)) if isinstance(tracker, str) else tracker
-        return _with_warnings(job, stream(job, follower, close=source is not video))
+        return _with_warnings(job, _results(job, follower, direction, close=source is not video))
     except BaseException:
         if source is not video:
             source.close()
@@ -168,7 +173,9 @@ def prepare(
         _check_decodable(source, frame)
     ids = tuple(sorted({item.prompt.object_id for item in placed}))
     size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
-    return Job(source, tracked, by_frame, ids, size, tuple(warnings), forgets)
+    job = Job(source, tracked, by_frame, ids, size, tuple(warnings), forgets)
+    check_direction(job, options.direction)
+    return job
 
 
 def settle(options: TrackOptions) -> TrackOptions:
@@ -209,6 +216,17 @@ def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[Fram
                 yield FrameResult(frame, job.size.back(masks))
         if not any_frame:
             raise VideoError(f"none of the frames {tracked[0]}..{tracked[-1]} of {job.source.info.path} can be decoded")
+    finally:
+        if close:
+            job.source.close()
+
+
+def _results(job: Job, tracker: Tracker, direction: Direction, *, close: bool) -> Iterator[FrameResult]:
+    if direction == "forward":
+        yield from stream(job, tracker, close=close)
+        return
+    try:
+        yield from DirectedResults(job, tracker, direction)
     finally:
         if close:
             job.source.close()

@@ -18,6 +18,7 @@ from typing import Literal
 from seem_core.errors import InputError, VosError
 from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
+from vos.directions import DirectedResults, Direction, remove_left_over
 from vos.frames import FrameResult, VideoSource
 from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord, check_inputs
 from vos.pipeline import (
@@ -90,7 +91,8 @@ def track_to_folder(
 
     video, prompts, mask   as for `vos.pipeline.track`
     save                   of "masks", "overlay", "contact"; masks are always kept, the others are made from them
-    on_progress            called on this thread after every frame with (frames finished, frames in all)
+    on_progress            called on this thread after every frame with (frames finished, frames in all); backward and
+                           both ways every pass over the frames counts
     on_render              likewise while the overlay is made
     stop                   once set, the frame in work is finished and the run ends as interrupted
 
@@ -110,7 +112,7 @@ def track_to_folder(
         record = _record(job, files, options)
         with ResultFolder.create(out, overwrite=overwrite) as folder:
             folder.begin(record)
-            tally = _follow(job, tracker, folder, on_progress, stop)
+            tally = _follow(job, tracker, folder, options.direction, on_progress, stop)
             state: Literal["done", "interrupted"] = "interrupted" if _is_set(stop) and not tally.whole else "done"
             gaps = tuple(gap for gap in source.gaps if gap in job.tracked)
             run = folder.finish(state, gaps=gaps, warnings=source.warnings)
@@ -175,24 +177,36 @@ class _Tally:
 
 
 def _follow(
-    job: Job, tracker: Tracker, folder: ResultFolder, on_progress: OnProgress | None, stop: threading.Event | None
+    job: Job,
+    tracker: Tracker,
+    folder: ResultFolder,
+    direction: Direction,
+    on_progress: OnProgress | None,
+    stop: threading.Event | None,
 ) -> _Tally:
     """Track every frame until the end or ``stop``; returns when the last finished frame is written."""
     tally = _Tally()
+    directed: DirectedResults | None = None
+    if direction == "forward":
+        results = stream(job, tracker)
+    else:
+        remove_left_over(folder.path)
+        directed = DirectedResults(job, tracker, direction, folder=folder.path, stop=stop, on_step=on_progress)
+        results = iter(directed)
 
     def write(result: FrameResult) -> None:
         tally.count(folder.add(result))
 
-    with WriteBehind(write, RESULTS_BEHIND) as writer, closing(stream(job, tracker)) as results:
+    with WriteBehind(write, RESULTS_BEHIND) as writer, closing(results):
         for result in results:
             writer.put(result)
-            if on_progress is not None:
+            if on_progress is not None and directed is None:
                 on_progress(job.tracked.index(result.frame.index) + 1, len(job.tracked))
-            if _is_set(stop):
+            if _is_set(stop) and not (directed is not None and directed.stopped):
                 tally.whole = result.frame.index == job.tracked[-1]
                 break
         else:
-            tally.whole = True
+            tally.whole = directed is None or not directed.cut_short
     return tally
 
 

@@ -180,6 +180,10 @@ class PyavVideo:
             raise IndexError(f"frame {index} is outside 0..{len(self) - 1} of {self._path.name}")
         return float(self._index.seconds[index])
 
+    def restart(self, index: int) -> int:
+        """The frame at which decoding begins when frame ``index`` is asked for: a key frame at or before it."""
+        return min(index, max(0, int(self._index.position[self._index.begin[index]])))
+
     def close(self) -> None:
         with self._lock:
             if self._random is not None:
