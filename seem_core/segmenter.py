@@ -116,6 +116,11 @@ class SeemSegmenter:
         return self._trained
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is, and where tokens and masks come to lie."""
+        return self.model.device
+
+    @property
     def reads_previous_mask(self) -> bool:
         """Whether the routing has memory tokens; `demo` has none and goes by the marks alone."""
         return self.model.decoder.routing.has_query_groups
@@ -134,6 +139,19 @@ class SeemSegmenter:
                 f"{encoder.config.projected}; make them with this model"
             )
         self.vocabulary = vocabulary.to(self.model.decoder.query_content)
+
+    def at(self, input_size: InputSize) -> SeemSegmenter:
+        """The same model and vocabulary, reading pictures at another size."""
+        other = SeemSegmenter(
+            self.model,
+            input_size=input_size,
+            output_query=self.output_query,
+            trained=self._trained,
+            gradients=self._gradients,
+            objects_per_pass=self._per_pass,
+        )
+        other.vocabulary = self.vocabulary
+        return other
 
     # --- pictures ---
 

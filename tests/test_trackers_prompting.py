@@ -95,9 +95,12 @@ def test_words_need_a_segmenter(two: Scene) -> None:
 def test_references_stay_with_the_tracker(two: Scene) -> None:
     image = two.images[0]
     first, second = ReferencePrompt(image, two.masks[0][0], 5), ReferencePrompt(image, two.masks[0][1], 6)
-    prompts = [first, second, MaskPrompt(two.masks[0][1], 6)]
+    prompts = [first, second, MaskPrompt(two.masks[0][1], 6), first]
     assert list(given_masks(image, prompts, None)) == [6]
-    assert references(prompts) == {5: (first,)}
+    assert references(prompts) == {5: (first, first), 6: (second,)}
+    assert references(prompts[2:3]) == {}
+    with pytest.raises(PromptError, match="reference mask of object 5 is empty"):
+        references([ReferencePrompt(image, np.zeros(image.shape[:2], bool), 5)])
 
 
 @pytest.mark.parametrize("routing", ["demo", "v0", "v1"])

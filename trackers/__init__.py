@@ -46,6 +46,8 @@ class TrackerClass:
 
 TRACKERS: dict[str, TrackerClass] = {
     "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional"),
+    "prompt-memory": TrackerClass("trackers.prompt_memory", "PromptMemoryTracker", model="needed"),
+    "reference": TrackerClass("trackers.reference", "ReferenceTracker", model="needed"),
     "flow": TrackerClass("trackers.baselines", "FlowTracker"),
     "copy": TrackerClass("trackers.baselines", "CopyTracker"),
 }

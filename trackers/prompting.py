@@ -54,15 +54,28 @@ def given_masks(
 
 
 def references(prompts: Sequence[Prompt]) -> dict[int, tuple[ReferencePrompt, ...]]:
-    """Object id -> its pictures, of the objects that are shown on other pictures and in no other way."""
-    otherwise = {p.object_id for p in prompts if not isinstance(p, ReferencePrompt)}
-    alone = [p for p in prompts if isinstance(p, ReferencePrompt) and p.object_id not in otherwise]
-    return {i: tuple(p for p in alone if p.object_id == i) for i in dict.fromkeys(p.object_id for p in alone)}
+    """Object id -> the other pictures that it is shown on, whatever else names it on this one.
+
+    Raises PromptError for an empty mask.
+    """
+    pictures: dict[int, tuple[ReferencePrompt, ...]] = {}
+    for prompt in prompts:
+        if not isinstance(prompt, ReferencePrompt):
+            continue
+        if not prompt.mask.any():
+            raise PromptError(f"the reference mask of object {prompt.object_id} is empty; mark the object on it")
+        pictures[prompt.object_id] = (*pictures.get(prompt.object_id, ()), prompt)
+    return pictures
 
 
 def reads_previous_mask(segmenter: Segmenter) -> bool:
     """Whether the segmenter makes use of the mask of the round or frame before; SEEM's routing `demo` does not."""
     return bool(getattr(segmenter, "reads_previous_mask", True))
+
+
+def device_of(segmenter: Segmenter) -> torch.device:
+    """Where the segmenter's tensors lie; the CPU where it does not say."""
+    return torch.device(getattr(segmenter, "device", "cpu"))
 
 
 def as_picture(image: Image) -> torch.Tensor:
