@@ -100,7 +100,7 @@ def run(jpegs: list[bytes], labels: Labels, frames: int) -> tuple[dict[str, list
 class TimedReader(LabelPropagation):
     """Label propagation that notes the processor time of its stations."""
 
-    STATIONS = ("encode", "keys", "read", "write")
+    STATIONS = ("encode", "look", "read", "write")
 
     def __init__(self, stations: dict[str, list[float]]) -> None:
         super().__init__()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from trackers import borders
 from trackers.borders import label_map, upsample_rows
-from trackers.dense import shrink_mask, to_cells, to_maps
+from trackers.dense import shrink_mask
 from trackers.merge import soft_aggregate
+from trackers.quadtree import to_cells, to_maps
 
 SIZES = st.integers(1, 70)
 

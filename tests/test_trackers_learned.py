@@ -4,6 +4,7 @@ the contract test asks whether objects are followed."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from seem_core.errors import CheckpointError, LimitError, PromptError, VideoErro
 from seem_core.prompts import MaskPrompt
 from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import save_reader
-from trackers.learned import LearnedConfig, LearnedTracker
+from trackers.gate import Gate
+from trackers.learned import LearnedConfig, LearnedTracker, groups
 
 SMALL = ReaderConfig(key=16, local_key=8, window=2, value=16, local_value=4, decoder=(16, 16, 8, 8))
 
@@ -30,9 +32,9 @@ def moving() -> Scene:
     return scene([[(50 + 2 * t, 40), (130 - 2 * t, 70)] for t in range(14)], 112, 176, radius=18)
 
 
-def tracker_with(reader: DenseReader, **numbers: float) -> LearnedTracker:
-    config = LearnedConfig(**{"pixels": 96 * 160, "every": 2, "max_recent": 2, "min_quality": 0.0, **numbers})  # type: ignore[arg-type]
-    return LearnedTracker(reader=reader, config=config)
+def tracker_with(reader: DenseReader, *, min_score: float = 0.0, **options: Any) -> LearnedTracker:
+    config = LearnedConfig(pixels=96 * 160, every=2)
+    return LearnedTracker(net=reader, config=config, gate=Gate(min_score), **{"max_recent": 2, **options})
 
 
 def prompts(found: Scene, frame: int, ids: tuple[int, ...]) -> list[MaskPrompt]:
@@ -49,7 +51,7 @@ def test_every_second_frame_is_kept_within_the_bound(reader: DenseReader, moving
 
 
 def test_poor_masks_are_not_remembered(reader: DenseReader, moving: Scene) -> None:
-    tracker = tracker_with(reader, min_quality=1.01)
+    tracker = tracker_with(reader, min_score=1.01)
     tracker.step(moving.images[0], prompts(moving, 0, (1, 2)))
     for image in moving.images[1:8]:
         tracker.step(image)
@@ -76,9 +78,9 @@ def test_objects_known_from_different_frames_are_read_like_alone(reader: DenseRe
         tracker.step(moving.images[1])
     both.step(moving.images[2], [MaskPrompt(moving.masks[2][1], 3)])
     alone.step(moving.images[2])
-    groups = {tuple(ids): [e.frame for e in entries] for entries, ids in both._groups()}
-    assert groups == {(3,): [2], (5,): [0, 2]}
-    assert {tuple(ids): [e.frame for e in entries] for entries, ids in alone._groups()} == {(5,): [0, 2]}
+    found = {tuple(ids): [e.frame for e in entries] for entries, ids in groups(both.memory)}
+    assert found == {(3,): [2], (5,): [0, 2]}
+    assert {tuple(ids): [e.frame for e in entries] for entries, ids in groups(alone.memory)} == {(5,): [0, 2]}
 
 
 def test_state_goes_on_in_another_tracker(reader: DenseReader, moving: Scene) -> None:
@@ -111,7 +113,7 @@ def test_forgetting_drops_all_that_is_remembered(reader: DenseReader, moving: Sc
 def test_the_byte_budget_refuses_prompts_beyond_it(reader: DenseReader, moving: Scene) -> None:
     first = tracker_with(reader)
     first.step(moving.images[0], prompts(moving, 0, (1, 2)))
-    room = first.memory.bytes * 3 // 2  # for one frame, not for two
+    room = first.memory.bytes + first.memory.entries[0].bytes // 2  # for one frame, not for two
     tracker = tracker_with(reader, max_bytes=room)
     tracker.step(moving.images[0], prompts(moving, 0, (1, 2)))
     with pytest.raises(LimitError, match="pinned"):

@@ -14,7 +14,7 @@ CELLS = 64
 
 
 def entry(frame: int, ids: tuple[int, ...] = (1,), pinned: bool = False, cells: int = CELLS) -> Entry:
-    return Entry(frame, (torch.full((cells, 2), float(frame)),), {i: torch.zeros(cells) for i in ids}, pinned)
+    return Entry(frame, (torch.full((cells, 2), float(frame)),), {i: torch.zeros(cells) for i in ids}, pinned=pinned)
 
 
 SIZE = entry(0).bytes  # 64 x (2 + 1) floats
@@ -70,7 +70,7 @@ def test_permuting_ids_permutes_the_content(order: list[int]) -> None:
     for frame in range(5):
         e = entry(frame, (1, 5, 9) if frame % 2 else (1, 9), pinned=frame == 0)
         one.write(e)
-        other.write(Entry(e.frame, e.keys, {names[i]: v for i, v in e.values.items()}, e.pinned))
+        other.write(Entry(e.frame, e.keys, {names[i]: v for i, v in e.values.items()}, pinned=e.pinned))
     assert [[names[i] for i in e.values] for e in one.entries] == [list(e.values) for e in other.entries]
     one.forget(5)
     other.forget(names[5])

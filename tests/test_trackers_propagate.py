@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,10 +18,10 @@ from scenes import iou, scene
 
 from seem_core.errors import LimitError, PromptError
 from seem_core.prompts import MaskPrompt
+from trackers.dense import Reading
 from trackers.memory_bank import MEGABYTE, Entry, MemoryBank
-from trackers.propagate import PropagateTracker, disjoint
+from trackers.propagate import DenseTracker, PropagateTracker, disjoint
 from trackers.propagation import (
-    LabelPropagation,
     PropagationConfig,
     encoded_size,
     gather_entries,
@@ -126,7 +128,7 @@ def test_skipping_unreachable_cells_changes_nothing(data_root: Path, monkeypatch
     sparse = masks()
     monkeypatch.setattr(
         "trackers.propagation._Memory.objects",
-        lambda self: torch.ones(self.values.shape[1], self.values.shape[2] // 4, dtype=torch.bool),
+        lambda self: [torch.ones(len(e.keys[0]), dtype=torch.bool) for e in self.entries],
     )
     for a, b in zip(sparse, masks(), strict=True):
         assert iou(a > 0, b > 0) > 0.999  # matrix products of other shapes round differently
@@ -205,19 +207,37 @@ def test_a_gpu_gives_the_same_masks() -> None:
 def test_a_reader_can_be_replaced() -> None:
     """The tracker needs no more of its dense part than `DenseReader` states."""
 
-    class Still(LabelPropagation):
+    class Still:
         """Says that everything stays where it was last written."""
 
-        def write(self, keys, bank, frame, masks, pinned):  # type: ignore[no-untyped-def]
-            bank.write(Entry(frame, (keys.coarse,), dict(masks), pinned))
+        name, device = "still", torch.device("cpu")
 
-        def read(self, keys, bank: MemoryBank):  # type: ignore[no-untyped-def]
-            from trackers.dense import Prior
+        def encode(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            return image
 
-            last = bank.entries[-1]
-            return Prior(tuple(sorted(last.values)), torch.stack([last.values[i] for i in sorted(last.values)]))
+        def look(self, features: npt.NDArray[np.uint8], bank: MemoryBank) -> SimpleNamespace:
+            return SimpleNamespace(height=features.shape[0], width=features.shape[1])
+
+        def read(self, view: SimpleNamespace, bank: MemoryBank) -> Reading:
+            masks = torch.stack([bank.entries[-1].values[i] for i in bank.ids])
+            return Reading(bank.ids, torch.cat([1 - masks.sum(0, keepdim=True), masks]), masks, masks.amax((1, 2)))
+
+        def write(
+            self,
+            view: SimpleNamespace,
+            bank: MemoryBank,
+            frame: int,
+            masks: Mapping[int, torch.Tensor],
+            *,
+            pinned: Set[int] = frozenset(),
+            doubtful: Set[int] = frozenset(),
+        ) -> None:
+            bank.write(Entry(frame, (torch.zeros(1),), dict(masks), pinned=bool(pinned)))
+
+        def adopt(self, bank: MemoryBank) -> None:
+            bank.to(self.device, torch.float32)
 
     two = scene([[(70, 60)]] * 3, shift=0)
-    tracker = PropagateTracker(Still(SMALL))
+    tracker = DenseTracker(Still())
     tracker.step(two.images[0], [MaskPrompt(two.masks[0][0], 4)])
     assert iou(tracker.step(two.images[1]).mask(4), two.masks[0][0]) > 0.9

@@ -1,14 +1,14 @@
-"""The dense part of a tracker behind one small interface: encode keys, write a mask, read a prior.
+"""The dense part of a tracker behind one small interface: encode, look, read, write.
 
-Cells form a quadtree, and every level is stored in the same order: cell i of a coarse level has the children
-4 i .. 4 i + 3 on the next finer one (top left, top right, bottom left, bottom right). A map of the finest level with
-h x w coarse cells is thus a flat list of ``16 h w`` numbers that any level can be taken from by averaging.
+A reader is stateless; what is remembered lies in the bank that it is given. Its maps have a grid of their own (stride 2
+or 4 of the image as it encodes it): a `View` says which.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -16,79 +16,86 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seem_core.features import Features
 from trackers.base import Image
 from trackers.memory_bank import MemoryBank
 
-SUBCELLS = 16  # finest cells (stride 4) in a coarse one (stride 16)
 
-
-@dataclass(frozen=True, eq=False)
-class Keys:
-    """Keys of one frame, in the space of one bank; L = height x width coarse cells.
-
-    coarse (L, C), fine (L, 4 C), finest (4 L, 4 D): each row holds the children of one cell of the level above
-    """
-
-    coarse: Tensor
-    fine: Tensor
-    finest: Tensor
-    height: int
-    width: int
+class View(Protocol):
+    """One frame as a reader sees it beside a bank. height, width: the grid of the maps that it reads and writes."""
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.coarse, self.fine, self.finest
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
-    """What memory says of one frame: for each of ``ids`` a probability per finest cell, (N, 4 h, 4 w)."""
+class Reading:
+    """What memory says of one frame.
+
+    ids     ascending
+    maps    (N + 1, h, w) float32, background first; after bilinear enlargement the largest owns the pixel
+    masks   (N, h, w) float32 probability of each object on its own
+    scores  (N,) float32 in 0..1, confidence that the mask of ids[n] is right
+    """
 
     ids: tuple[int, ...]
+    maps: Tensor
     masks: Tensor
+    scores: Tensor
+
+    @staticmethod
+    def nothing(view: View, device: torch.device | str) -> Reading:
+        """No object at all."""
+        maps = torch.zeros(1, view.height, view.width, device=device)
+        return Reading((), maps, maps[:0], maps.new_zeros(0))
 
 
 class DenseReader(Protocol):
-    """Encode keys, write a mask, read a prior. Stateless: what is remembered lies in the bank."""
+    """Encodes frames, reads masks from memory, writes masks into it."""
+
+    @property
+    def name(self) -> str:
+        """Which reader, with which weights and numbers that its keys depend on: memory files record it."""
+        ...
 
     @property
     def device(self) -> torch.device: ...
 
-    def encode(self, image: Image) -> Features:
-        """Encode an (H, W, 3) uint8 RGB image."""
+    def encode(self, image: Image) -> Any:
+        """(H, W, 3) uint8 RGB -> features, once per frame."""
         ...
 
-    def keys(self, features: Features, bank: MemoryBank) -> Keys:
-        """Keys of a frame in the space of ``bank``; the first frame defines that space."""
+    def look(self, features: Any, bank: MemoryBank) -> Any:
+        """The `View` of a frame in the space of ``bank``; the first frame defines that space."""
         ...
 
-    def read(self, keys: Keys, bank: MemoryBank) -> Prior:
-        """Where the objects of the bank are on this frame."""
+    def read(self, view: Any, bank: MemoryBank) -> Reading:
+        """Where the objects of the bank (there is at least one) are on this frame."""
         ...
 
-    def write(self, keys: Keys, bank: MemoryBank, frame: int, masks: dict[int, Tensor], pinned: bool) -> None:
-        """Remember (4 h, 4 w) soft masks in 0..1, one per object."""
+    def write(
+        self,
+        view: Any,
+        bank: MemoryBank,
+        frame: int,
+        masks: Mapping[int, Tensor],
+        *,
+        pinned: Set[int] = frozenset(),
+        doubtful: Set[int] = frozenset(),
+    ) -> None:
+        """Remember (h, w) soft masks in 0..1 of all objects that are known on this frame.
+
+        Those of ``pinned`` are kept for ever; of the others, those that are not ``doubtful`` may become recent memory,
+        as the reader sees fit. frame: position in the video, negative for another picture; such a picture is looked at
+        in no other way than through its pinned masks. Raises LimitError where the pinned ones do not fit.
+        """
         ...
 
-
-def quadtree_rows(cells: Tensor, h: int, w: int) -> Tensor:
-    """(16 h w, D) cells of a 4 h x 4 w grid, row by row -> (4 h w, 4 D) in quadtree order."""
-    d = cells.shape[1]
-    return cells.view(h, 2, 2, w, 2, 2, d).permute(0, 3, 1, 4, 2, 5, 6).reshape(4 * h * w, 4 * d)
-
-
-def to_cells(masks: Tensor) -> Tensor:
-    """(N, 4 h, 4 w) maps -> (N, 16 h w) in quadtree order."""
-    n, h, w = masks.shape
-    cells = masks.view(n, h // 4, 2, 2, w // 4, 2, 2).permute(0, 1, 4, 2, 5, 3, 6)
-    return cells.reshape(n, h * w)
-
-
-def to_maps(cells: Tensor, h: int, w: int) -> Tensor:
-    """(N, 16 h w) in quadtree order -> (N, 4 h, 4 w) maps; the inverse of `to_cells`."""
-    n = cells.shape[0]
-    return cells.view(n, h, w, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(n, 4 * h, 4 * w)
+    def adopt(self, bank: MemoryBank) -> None:
+        """Bring a bank from elsewhere to the reader's device and precision. Raises InputError if it cannot be read."""
+        ...
 
 
 def shrink_mask(mask: npt.NDArray[np.bool_], height: int, width: int) -> Tensor:

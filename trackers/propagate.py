@@ -1,53 +1,80 @@
-"""The `propagate` tracker: encode, read memory, decide owners, write memory. No training, any object."""
+"""A tracker over a `DenseReader`: encode, look, read, decide, write. And `propagate`, the one that needs no training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from seem_core.errors import MaskError, PromptError, VideoError
-from seem_core.prompts import MaskPrompt, Prompt
+from seem_core.errors import PromptError, VideoError
+from seem_core.prompts import Prompt
+from seem_core.segmenter_types import Segmenter
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.borders import empty_labels, label_map
-from trackers.dense import DenseReader, Keys, Prior, shrink_mask
+from trackers.dense import DenseReader, Reading, View, shrink_mask
+from trackers.gate import Gate, Observation, is_doubtful
 from trackers.memory_bank import MEGABYTE, MemoryBank
-from trackers.merge import soft_aggregate
+from trackers.prompting import given_masks
 from trackers.propagation import LabelPropagation, PropagationConfig
 
 Mask = npt.NDArray[np.bool_]
+AREAS = 15  # frames of which the usual area of an object is the median
 
 
-class PropagateTracker:
-    """Follows objects by propagating their labels along dense keys.
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a frame shows, and what of it may be remembered.
 
-    An object's score is the mean probability of the cells it owns; it is lost where it owns none. Frames without the
-    object are remembered too, as background: that is what keeps look-alikes out until it returns, and what it is
-    recognised by then are the pinned frames, which are searched everywhere.
-
-    reader      the dense part; by default untrained label propagation with ``config`` on ``device``
-    max_recent  frames remembered besides the prompted ones
-    max_bytes   bound of the memory bank; prompted frames beyond it raise LimitError
+    found     the objects at source size
+    masks     object id -> (h, w) soft mask on the view's grid, of the same objects
+    doubtful  objects whose mask is not worth remembering
     """
 
-    name = "propagate"
+    found: ObjectMasks
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
+    doubtful: frozenset[int] = frozenset()
+
+
+class DenseTracker:
+    """Follows objects by what a dense reader reads from its memory bank.
+
+    The memory knows the objects: those that it has anything of are followed. Frames without an object are remembered
+    too, as background: that is what keeps look-alikes out until it returns, and what it is recognised by then are the
+    pinned frames. An object is lost where it owns no pixel.
+
+    A subclass may replace the steps `_encode`, `_read`, `_decide`, `_given` and `_remember`.
+
+    reader      the dense part
+    segmenter   reads marks and words in prompts; without one, marks are read by colour
+    max_recent  frames remembered besides the prompted ones
+    max_bytes   bound of the memory bank; prompted frames beyond it raise LimitError
+    gate        what is not worth remembering
+    """
+
+    name = "dense"
     traits = Traits(returns_first_mask=True, refinds=True, uses_memory=True)
 
     def __init__(
         self,
-        reader: DenseReader | None = None,
+        reader: DenseReader,
         *,
-        device: str = "cpu",
-        config: PropagationConfig | None = None,
+        segmenter: Segmenter | None = None,
         max_recent: int = 7,
         max_bytes: int = 512 * MEGABYTE,
+        gate: Gate | None = None,
     ) -> None:
-        self._reader = reader or LabelPropagation(config, device)
+        self.reader = reader
+        self.gate = gate or Gate()
+        self.segmenter = segmenter
+        self.notes: tuple[str, ...] = ()
+        self.class_names: dict[int, str] = {}
         self._bank = MemoryBank(max_recent, max_bytes)
-        self._ids: tuple[int, ...] = ()
+        self._areas: dict[int, list[float]] = {}  # object id -> areas on its last frames, as shares of the picture
         self._frame = 0
         self._size: tuple[int, int] | None = None  # (height, width) of the video
 
@@ -55,6 +82,7 @@ class PropagateTracker:
     def memory(self) -> MemoryBank:
         return self._bank
 
+    @torch.inference_mode()
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
         """Advance by one frame; see `trackers.base.Tracker.step`.
 
@@ -64,102 +92,141 @@ class PropagateTracker:
         if self._size not in (None, image.shape[:2]):
             raise VideoError(f"a frame is {image.shape[:2]}, the ones before {self._size}; track it as another video")
         self._size = (image.shape[0], image.shape[1])
-        if not self._ids and not prompts:
+        if not self._bank.ids and not prompts:
             self._frame += 1
             return no_objects(image)
-        keys = self._reader.keys(self._reader.encode(image), self._bank)
-        prior = self._read(keys)
-        found = self._decide(prior, image)
-        given = self._given(image, prompts, found) if prompts else {}
-        found = impose(found, given)
-        self._write(keys, prior, given)
-        self._ids = found.ids
+        features = self._encode(image)
+        view = self.reader.look(features, self._bank)
+        decision = self._decide(image, features, view, self._read(view))
+        given = self._given(image, features, prompts, decision.found) if prompts else {}
+        found = impose(decision.found, given)
+        self._remember(features, view, decision, given)
+        self._note_areas(found)
         self._frame += 1
         return found
 
-    def _read(self, keys: Keys) -> Prior:
-        if not self._ids:
-            return Prior((), keys.coarse.new_zeros(0, 4 * keys.height, 4 * keys.width))
-        return self._reader.read(keys, self._bank)
+    def _encode(self, image: Image) -> Any:
+        """Features of a frame, for the reader; once per frame."""
+        return self.reader.encode(image)
 
-    def _decide(self, prior: Prior, image: Image) -> ObjectMasks:
-        """Who owns which pixel, how sure that is, and who is not there."""
-        height, width = image.shape[:2]
-        if not prior.ids:
-            return no_objects(image)
-        shares = soft_aggregate(prior.masks)
-        owned = shares[1:] == shares.amax(0)
-        area = owned.sum((1, 2))
-        score = (prior.masks * owned).sum((1, 2)) / area.clamp(min=1)
-        shares[1:] *= (area > 0)[:, None, None]
-        scores, lost = score.float().cpu().numpy(), (area == 0).cpu().numpy()
-        return ObjectMasks(prior.ids, label_map(shares.cpu().numpy(), prior.ids, height, width), scores, lost)
+    def _read(self, view: View) -> Reading:
+        """What memory says of the frame."""
+        if not self._bank.ids:
+            return Reading.nothing(view, self.reader.device)
+        return self.reader.read(view, self._bank)
 
-    def _given(self, image: Image, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
+    def _decide(self, image: Image, features: Any, view: View, reading: Reading) -> Decision:
+        """Who owns which pixel, how sure that is, who is not there, and what may be remembered."""
+        found = owners(reading, image)
+        return Decision(found, dict(zip(reading.ids, reading.masks, strict=True)), self._doubtful(found))
+
+    def _doubtful(self, found: ObjectMasks, agreement: Mapping[int, float] | None = None) -> frozenset[int]:
+        """The objects whose masks are not worth remembering. agreement: IoU of two opinions, where there are two."""
+        agreement = agreement or {}
+        areas = shares_of_picture(found)
+        doubtful = set()
+        for i, score in zip(found.ids, found.scores.tolist(), strict=True):
+            seen = Observation(score, areas[i], self._areas.get(i, ()), agreement.get(i))
+            if is_doubtful(seen, self.gate):
+                doubtful.add(i)
+        return frozenset(doubtful)
+
+    def _given(self, image: Image, features: Any, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
         """Object id -> (H, W) mask of every prompted object."""
-        given = {p.object_id: p.mask for p in prompts if isinstance(p, MaskPrompt)}
-        if not all(isinstance(p, MaskPrompt) for p in prompts):
-            from seem_core.grabcut import masks_from_prompts
+        return given_masks(image, prompts, found, segmenter=self.segmenter)
 
-            given = masks_from_prompts(image, prompts, {i: found.mask(i) for i in found.ids} or None)
-        for object_id, mask in given.items():
-            if mask.shape != image.shape[:2]:
-                raise MaskError(
-                    f"the mask of object {object_id} is {mask.shape[1]}x{mask.shape[0]}, the frame"
-                    f" {image.shape[1]}x{image.shape[0]}; give a mask of the frame's size"
-                )
-            if not mask.any():
-                raise PromptError(f"the mask of object {object_id} is empty; mark at least one pixel")
-        return given
-
-    def _write(self, keys: Keys, prior: Prior, given: dict[int, Mask]) -> None:
-        """Prompted masks are pinned; what was propagated for the other objects is recent."""
-        masks = dict(zip(prior.ids, prior.masks, strict=True))
+    def _remember(self, features: Any, view: View, decision: Decision, given: dict[int, Mask]) -> None:
+        """Prompted masks are pinned and own their cells; what was found of the other objects is recent."""
+        masks = dict(decision.masks)
         if given:
-            height, width = 4 * keys.height, 4 * keys.width
-            cells = {i: shrink_mask(m, height, width).to(keys.coarse.device) for i, m in disjoint(given).items()}
+            cells = {i: shrink_mask(m, view.height, view.width) for i, m in disjoint(given).items()}
+            cells = {i: c.to(self.reader.device) for i, c in cells.items()}
             free = 1 - torch.stack(list(cells.values())).sum(0).clamp(max=1)
-            masks = {i: m * free for i, m in masks.items() if i not in given}
-            self._reader.write(keys, self._bank, self._frame, cells, pinned=True)
-        if masks:
-            self._reader.write(keys, self._bank, self._frame, masks, pinned=False)
+            masks = {i: m * free for i, m in masks.items() if i not in given} | cells
+        self.reader.write(view, self._bank, self._frame, masks, pinned=set(given), doubtful=decision.doubtful)
+
+    def _note_areas(self, found: ObjectMasks) -> None:
+        for i, area in shares_of_picture(found).items():
+            if area > 0:
+                self._areas[i] = [*self._areas.get(i, ()), area][-AREAS:]
 
     def forget(self, object_id: int) -> None:
-        if object_id not in self._ids:
-            raise PromptError(f"object {object_id} is not known; there are {list(self._ids)}")
-        self._ids = tuple(i for i in self._ids if i != object_id)
+        """Drop an object. Raises PromptError if it is not known."""
+        if object_id not in self._bank.ids:
+            raise PromptError(f"object {object_id} is not known; there are {list(self._bank.ids)}")
         self._bank.forget(object_id)
+        self._areas.pop(object_id, None)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "frame": self._frame,
             "size": None if self._size is None else list(self._size),
-            "ids": list(self._ids),
+            "areas": {i: list(areas) for i, areas in self._areas.items()},
             "bank": self._bank.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frame = int(state["frame"])
         self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
-        self._ids = tuple(int(i) for i in state["ids"])
-        self._bank.load_state_dict(state["bank"], self._reader.device)
+        self._areas = {int(i): [float(a) for a in areas] for i, areas in state["areas"].items()}
+        self._bank.load_state_dict(state["bank"], self.reader.device)
+        self.reader.adopt(self._bank)
+
+
+class PropagateTracker(DenseTracker):
+    """Follows objects by propagating their labels along dense keys. No training, any object.
+
+    reader   by default untrained label propagation with ``config`` on ``device``
+    options  of `DenseTracker`
+    """
+
+    name = "propagate"
+
+    def __init__(
+        self,
+        reader: DenseReader | None = None,
+        *,
+        device: str = "cpu",
+        config: PropagationConfig | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(reader or LabelPropagation(config, device), **options)
+
+
+def owners(reading: Reading, image: Image) -> ObjectMasks:
+    """The label map of what was read, at the image's size."""
+    if not reading.ids:
+        return no_objects(image)
+    labels = label_map(reading.maps.float().cpu().numpy(), reading.ids, image.shape[0], image.shape[1])
+    there = np.zeros(max(reading.ids) + 1, bool)
+    there[labels] = True
+    lost = ~there[list(reading.ids)]
+    return ObjectMasks(reading.ids, labels, reading.scores.float().cpu().numpy(), lost)
+
+
+def shares_of_picture(found: ObjectMasks) -> dict[int, float]:
+    """Object id -> share of the picture that it owns."""
+    if not found.ids:
+        return {}
+    counts = np.bincount(found.labels.ravel(), minlength=max(found.ids) + 1)
+    return {i: float(counts[i]) / found.labels.size for i in found.ids}
 
 
 def no_objects(image: Image) -> ObjectMasks:
     return ObjectMasks((), np.zeros(image.shape[:2], np.uint8), np.zeros(0, np.float32), np.zeros(0, bool))
 
 
-def disjoint(given: dict[int, Mask]) -> dict[int, Mask]:
+def disjoint(given: Mapping[int, Mask]) -> dict[int, Mask]:
     """The masks without what later ones cover: where prompts overlap, the later one has the pixel."""
     taken: Mask | None = None
     left = {}
-    for object_id, mask in reversed(given.items()):
+    for object_id, mask in reversed(list(given.items())):
         left[object_id] = mask if taken is None else mask & ~taken
         taken = mask if taken is None else mask | taken
     return left
 
 
-def impose(found: ObjectMasks, given: dict[int, Mask]) -> ObjectMasks:
+def impose(found: ObjectMasks, given: Mapping[int, Mask]) -> ObjectMasks:
     """What was found, with the given masks in place of it; where they overlap, the later one has the pixel."""
     if not given:
         return found

@@ -12,6 +12,7 @@ Jabri et al. (arXiv:2006.14613) describe the single-level form; the features her
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,8 +24,10 @@ from torch import Tensor
 from seem_core.backbones.efficientnet_lite import load_lite0, normalise
 from seem_core.features import Features
 from trackers.base import Image
-from trackers.dense import Keys, Prior, quadtree_rows, to_cells, to_maps
+from trackers.dense import Reading
 from trackers.memory_bank import Entry, MemoryBank
+from trackers.merge import soft_aggregate
+from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,33 @@ class PropagationConfig:
     tail: float = 0.02
 
 
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Keys of one frame, in the space of one bank; L = rows x columns coarse cells.
+
+    coarse (L, C), fine (L, 4 C), finest (4 L, 4 D): each row holds the children of one cell of the level above
+    """
+
+    coarse: Tensor
+    fine: Tensor
+    finest: Tensor
+    rows: int
+    columns: int
+
+    @property
+    def height(self) -> int:
+        """Rows of the finest level, which is that of masks."""
+        return 4 * self.rows
+
+    @property
+    def width(self) -> int:
+        return 4 * self.columns
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.coarse, self.fine, self.finest
+
+
 class LabelPropagation:
     """The untrained `DenseReader`: ImageNet features of EfficientNet-Lite0 and top-k label propagation."""
 
@@ -67,6 +97,11 @@ class LabelPropagation:
         net = load_lite0(blocks=self.config.taps[-1] + 1).fold()
         net.to(device=self.device, dtype=self._dtype)
         self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def name(self) -> str:
+        taps, channels = ("-".join(map(str, numbers)) for numbers in (self.config.taps, self.config.channels))
+        return f"label-propagation lite0 blocks {taps} channels {channels}"
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +121,7 @@ class LabelPropagation:
         return Features(keys.permute(2, 0, 1), 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
 
     @torch.inference_mode()
-    def keys(self, features: Features, bank: MemoryBank) -> Keys:
+    def look(self, features: Features, bank: MemoryBank) -> Keys:
         h, w = features.keys.shape[1] // 2, features.keys.shape[2] // 2
         cells = features.keys.permute(1, 2, 0).flatten(0, 1)  # (4 h w, C) row by row
         if not bank.space:
@@ -109,41 +144,70 @@ class LabelPropagation:
         )
 
     @torch.inference_mode()
-    def write(self, keys: Keys, bank: MemoryBank, frame: int, masks: dict[int, Tensor], pinned: bool) -> None:
+    def write(
+        self,
+        view: Keys,
+        bank: MemoryBank,
+        frame: int,
+        masks: Mapping[int, Tensor],
+        *,
+        pinned: Set[int] = frozenset(),
+        doubtful: Set[int] = frozenset(),
+    ) -> None:
         values = {i: to_cells(m[None].to(self.device)).view(-1, 4).half() for i, m in masks.items()}
-        bank.write(Entry(frame, keys.tensors, values, pinned))
+        grid = (view.rows, view.columns)
+        kept = {i: v for i, v in values.items() if i in pinned}
+        if kept:
+            bank.write(Entry(frame, view.tensors, kept, pinned=True, grid=grid))
+        good = {i: v for i, v in values.items() if i not in pinned and i not in doubtful}
+        if good:
+            bank.write(Entry(frame, view.tensors, good, grid=grid))
 
     @torch.inference_mode()
-    def read(self, keys: Keys, bank: MemoryBank) -> Prior:
-        ids, cells = bank.ids, keys.height * keys.width
-        memory = _Memory.of(bank, ids)
-        rows, picked = self._pick(keys, bank, memory)
+    def read(self, view: Keys, bank: MemoryBank) -> Reading:
+        """Each object's masks by vote; a score is the mean probability of the cells that an object owns."""
+        masks = self._masks(view, bank, bank.ids)
+        shares = soft_aggregate(masks)
+        owned = shares[1:] == shares.amax(0)
+        area = owned.sum((1, 2))
+        scores = (masks * owned).sum((1, 2)) / area.clamp(min=1)
+        shares[1:] *= (area > 0)[:, None, None]  # who owns no cell owns no pixel either
+        return Reading(bank.ids, shares, masks, scores.float())
+
+    def adopt(self, bank: MemoryBank) -> None:
+        bank.to(self.device, self._dtype)
+
+    def _masks(self, keys: Keys, bank: MemoryBank, ids: tuple[int, ...]) -> Tensor:
+        """(N, 4 h, 4 w) probabilities of each object on its own."""
+        cells = keys.rows * keys.columns
+        memory = _Memory.of(bank.dense, ids)
+        rows, picked = self._pick(keys, memory)
         masks = torch.zeros(len(ids), 4 * cells, device=self.device)
         if len(rows) == 0:
-            return Prior(ids, to_maps(masks.repeat_interleave(4, 1), keys.height, keys.width))
-        weights, voters = self._vote(keys, bank, picked, rows)
+            return to_maps(masks.repeat_interleave(4, 1), keys.rows, keys.columns)
+        weights, voters = self._vote(keys, memory, picked, rows)
         masks.view(len(ids), cells, 4)[:, rows] = memory.labels(weights, voters)
         top = masks.amax(1, keepdim=True)
         gain = torch.where(top > self.config.faint, 1 / top, 0.0)
-        refined = self._refine(keys, bank, memory, masks * gain, gain, rows, voters)
-        return Prior(ids, refined * (refined > self.config.tail))
+        refined = self._refine(keys, memory, masks * gain, gain, rows, voters)
+        return refined * (refined > self.config.tail)
 
-    def _pick(self, keys: Keys, bank: MemoryBank, memory: _Memory) -> tuple[Tensor, list[Tensor]]:
+    def _pick(self, keys: Keys, memory: _Memory) -> tuple[Tensor, list[Tensor]]:
         """The R coarse cells of this frame that an object can reach, and for every entry the (R, k) cells most like
         them. Elsewhere every candidate is background, whatever the affinity.
         """
-        h, w, config = keys.height, keys.width, self.config
-        there = memory.objects()  # (E, L)
+        h, w, config = keys.rows, keys.columns, self.config
+        there = memory.objects()  # per entry (L,)
         near = torch.zeros(h * w, dtype=torch.bool, device=self.device)
-        picked = []
-        for e, entry in enumerate(bank.entries):
+        picked: list[Tensor] = []
+        for entry, carries in zip(memory.entries, there, strict=True):
             if entry.pinned:
                 picked.append(most_alike(keys.coarse @ entry.keys[0].T, config.cells_pinned))
-                near |= there[e][picked[-1]].any(1)
-        recent = [entry for entry in bank.entries if not entry.pinned]
+                near |= carries[picked[-1]].any(1)
+        recent = memory.entries[len(picked) :]
         if recent:
             reach = 2 * int(config.window) + 1
-            seen = there[len(picked) :].any(0).view(1, h, w).float()
+            seen = torch.stack(there[len(picked) :]).any(0).view(1, h, w).float()
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
         rows = positions(near)
         picked = [index[rows] for index in picked]
@@ -151,26 +215,25 @@ class LabelPropagation:
         query = keys.coarse[rows]
         for entry in recent:
             picked.append(most_alike(torch.addmm(window, query, entry.keys[0].T), config.cells_recent))
-        touched = torch.stack([there[e][index].any(1) for e, index in enumerate(picked)]).any(0)
+        touched = torch.stack([carries[index].any(1) for carries, index in zip(there, picked, strict=True)]).any(0)
         kept = positions(touched)
         return rows[kept], [index[kept] for index in picked]
 
-    def _vote(self, keys: Keys, bank: MemoryBank, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and voters (entry x 4 L + fine cell) of the fine cells in ``rows``, both (R, 4, K)."""
-        r, cells = len(rows), keys.fine.shape[0]
+    def _vote(self, keys: Keys, memory: _Memory, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and voters (fine cells of all entries, one after the other) of the fine cells in ``rows``, both
+        (R, 4, K)."""
+        r = len(rows)
         query = keys.fine[rows].view(r, 4, -1)
         affinity, voters = [], []
-        for e, (entry, index) in enumerate(zip(bank.entries, picked, strict=True)):
+        for entry, start, index in zip(memory.entries, memory.starts, picked, strict=True):
             candidates = entry.keys[1][index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
             affinity.append(query @ candidates.transpose(1, 2))
-            voters.append(children(index + e * cells))
+            voters.append(children(index + start))
         return strongest(torch.cat(affinity, 2), torch.cat(voters, 1), self.config.top_k, self.config.temperature)
 
-    def _refine(
-        self, keys: Keys, bank: MemoryBank, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor
-    ) -> Tensor:
+    def _refine(self, keys: Keys, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor) -> Tensor:
         """Fine (N, 4 L) probabilities -> (N, 4 h, 4 w): borders voted on again at the finest level."""
-        n, h, w = len(masks), keys.height, keys.width
+        n, h, w = len(masks), keys.rows, keys.columns
         maps = masks.view(n, h, w, 2, 2).transpose(2, 3).reshape(n, 2 * h, 2 * w)
         finest = to_cells(F.interpolate(maps[None], scale_factor=2, mode="bilinear")[0]).view(n, -1, 4)
         border = self._border(maps).view(h, 2, w, 2).transpose(1, 2).reshape(-1, 4)  # (L, 4)
@@ -179,7 +242,7 @@ class LabelPropagation:
             cell = children(rows[:, None]).flatten()[at]
             parents = voters.flatten(0, 1)[at]  # (B, K)
             query = keys.finest[cell].view(len(at), 4, -1)
-            candidates = gather_entries([entry.keys[2] for entry in bank.entries], parents)
+            candidates = gather_entries([entry.keys[2] for entry in memory.entries], parents)
             affinity = query @ candidates.view(len(at), -1, query.shape[2]).transpose(1, 2)  # (B, 4, 4 K)
             temperature = self.config.temperature_finest
             votes = memory.labels_finest(*strongest(affinity, children(parents), self.config.top_k, temperature))
@@ -194,38 +257,49 @@ class LabelPropagation:
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """The values of a bank side by side. values: (N, E, 4 L, 4); known: (N, E), 0 where an entry says nothing of an
-    object, or None if every entry speaks of every object."""
+    """The values of some entries one after the other, M coarse cells in all.
 
+    starts: first coarse cell of each entry. values: (N, 4 M, 4). known: (N, M), 0 where nothing is known of an object,
+    or None if every entry speaks of every object.
+    """
+
+    entries: tuple[Entry, ...]
+    starts: tuple[int, ...]
     values: Tensor
     known: Tensor | None
 
     @staticmethod
-    def of(bank: MemoryBank, ids: tuple[int, ...]) -> _Memory:
-        some = next(iter(bank.entries[0].values.values()))
-        nothing = torch.zeros_like(some)
-        values = torch.stack([torch.stack([e.values.get(i, nothing) for e in bank.entries]) for i in ids])
-        known = [[float(i in e.values) for e in bank.entries] for i in ids]
-        complete = all(min(row) == 1 for row in known)
-        return _Memory(values, None if complete else torch.tensor(known, device=some.device))
+    def of(entries: tuple[Entry, ...], ids: tuple[int, ...]) -> _Memory:
+        sizes = [len(e.keys[0]) for e in entries]
+        starts = tuple(sum(sizes[:e]) for e in range(len(sizes)))
+        some = next(iter(entries[0].values.values()))
+        nothing = some.new_zeros(4 * max(sizes), 4)
+        values = torch.stack(
+            [torch.cat([e.values.get(i, nothing[: 4 * m]) for e, m in zip(entries, sizes, strict=True)]) for i in ids]
+        )
+        if all(i in e.values for e in entries for i in ids):
+            return _Memory(entries, starts, values, None)
+        known = torch.tensor([[float(i in e.values) for e in entries] for i in ids], device=some.device)
+        return _Memory(entries, starts, values, known.repeat_interleave(torch.tensor(sizes, device=some.device), dim=1))
 
-    def objects(self) -> Tensor:
-        """(E, L) bool: the coarse cells that carry any object."""
-        return (self.values.amax((0, 3)) > 0).view(self.values.shape[1], -1, 4).any(2)
+    def objects(self) -> list[Tensor]:
+        """Per entry (L,) bool: the coarse cells that carry any object."""
+        carries = (self.values.amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
+        return list(torch.split(carries, [len(e.keys[0]) for e in self.entries]))
 
     def labels(self, weights: Tensor, voters: Tensor) -> Tensor:
         """(N, ...) labels by weighted vote of fine cells; weights, voters: (..., K)."""
-        return self._voted(self.values.float().mean(3).flatten(1), weights, voters)
+        return self._voted(self.values.float().mean(2), weights, voters, 4)
 
     def labels_finest(self, weights: Tensor, voters: Tensor) -> Tensor:
-        return self._voted(self.values.flatten(1), weights, voters)
+        return self._voted(self.values.flatten(1), weights, voters, 16)
 
-    def _voted(self, values: Tensor, weights: Tensor, voters: Tensor) -> Tensor:
+    def _voted(self, values: Tensor, weights: Tensor, voters: Tensor, per_cell: int) -> Tensor:
         masks = torch.stack([(weights * v[voters]).sum(-1) for v in values])
         if self.known is None:
             return masks
-        entry = voters // (values.shape[1] // self.known.shape[1])
-        seen = torch.stack([(weights * k[entry]).sum(-1) for k in self.known])
+        cell = voters // per_cell
+        seen = torch.stack([(weights * k[cell]).sum(-1) for k in self.known])
         return masks / seen.clamp(min=1e-6)
 
 
@@ -250,11 +324,6 @@ def positions(flags: Tensor, multiple: int = 128) -> Tensor:
     return torch.cat([found, found[:1].expand(-len(found) % multiple)]) if len(found) else found
 
 
-def children(cells: Tensor) -> Tensor:
-    """(..., k) cells -> (..., 4 k) their children on the next finer level."""
-    return (cells[..., None] * 4 + torch.arange(4, device=cells.device)).flatten(-2)
-
-
 def strongest(affinity: Tensor, voters: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor]:
     """Softmax weights and voters of the ``k`` largest affinities. affinity: (R, 4, M), voters: (R, M)."""
     best = affinity.topk(min(k, affinity.shape[2]), dim=2, sorted=False)
@@ -263,12 +332,13 @@ def strongest(affinity: Tensor, voters: Tensor, k: int, temperature: float) -> t
 
 
 def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
-    """Rows ``index`` of the concatenation of ``tensors`` (all (M, C)), without concatenating them."""
-    flat, size = index.flatten(), len(tensors[0])
+    """Rows ``index`` of the concatenation of ``tensors`` ((M_e, C) each), without concatenating them."""
+    flat, start = index.flatten(), 0
     out = tensors[0].new_empty(len(flat), tensors[0].shape[1])
-    for e, tensor in enumerate(tensors):
-        here = ((flat >= e * size) & (flat < (e + 1) * size)).nonzero()[:, 0]
-        out[here] = tensor[flat[here] - e * size]
+    for tensor in tensors:
+        here = ((flat >= start) & (flat < start + len(tensor))).nonzero()[:, 0]
+        out[here] = tensor[flat[here] - start]
+        start += len(tensor)
     return out
 
 
