@@ -66,8 +66,9 @@ def interactive(
     """Let a simulated user mark every object and correct the masks, and print how fast they become good.
 
     1-IoU is the mean IoU after the first mark. NoC85 is the mean number of marks until IoU 0.85; an object that does
-    not get there counts as --rounds, and in NoF85. Every later mark is a click where the larger error is deepest; no
-    click is made from IoU 0.925 on. oracle answers with the truth, empty with nothing: the ends of the scale.
+    not get there counts as --rounds, and in NoF85. 5-NoC85 is the same with at most 5 marks. Every later mark is a
+    click where the larger error is deepest; no click is made from IoU 0.925 on. oracle answers with the truth, empty
+    with nothing: the ends of the scale.
     """
     from seem_core.training.strokes import MarkKind
     from vos.benchmarks.interactive import run_interactive
@@ -112,6 +113,11 @@ def _lines(run: InteractiveRun) -> Iterator[str]:
     row = (run.predictor, run.kind.value, str(scores.objects), figure(scores.first_iou), *clicks, *failures, seconds)
     yield from table(head, [row], names=2)
     yield ""
+    capped = list(scores.capped.items())
+    for first in range(0, len(capped), len(scores.clicks)):  # a line for each cap
+        yield "  ".join(f"{name} {value:.2f}" for name, value in capped[first : first + len(scores.clicks)])
+    if scores.capped:
+        yield ""
     for first in range(0, scores.rounds, _PER_ROW):
         some = scores.per_round[first : first + _PER_ROW]
         last = first + len(some)

@@ -30,6 +30,14 @@ class Year(StrEnum):
     y2017 = "2017"
 
 
+class DecoderChoice(StrEnum):
+    """Use of a model's decoder, see `trackers.build_tracker`."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 def davis(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with JPEGImages, Annotations and ImageSets.")],
     year: Annotated[
@@ -65,6 +73,13 @@ def davis(
         ),
     ] = "mask",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Decides scribbles, polygons and circled areas.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME|PATH", help="A SEEM model or its file, for trackers that can use one."),
+    ] = None,
+    decoder: Annotated[
+        DecoderChoice, typer.Option("--decoder", help="Whether fused uses the model's decoder; auto: if it is trained.")
+    ] = DecoderChoice.auto,
     protocol: Annotated[
         ProtocolChoice | None,
         typer.Option("--protocol", help="Rules of the score, see vos score.", show_default="strict; 2016: davis2016"),
@@ -91,6 +106,7 @@ def davis(
     from vos.benchmarks.davis_prompts import PromptChoice
     from vos.benchmarks.layouts import open_layout
     from vos.benchmarks.measure import available_cores
+    from vos.benchmarks.sequence_tracking import Named
 
     if compare_official:
         from vos.benchmarks.official import official_evaluation
@@ -110,12 +126,15 @@ def davis(
         rules.value if rules is not usual else "",
         choice.label.replace(":", "-") if choice.label != "mask" else "",
         f"seed{seed}" if seed and choice.is_random else "",
+        Path(model).stem if model else "",
+        f"decoder-{decoder.value}" if decoder is not DecoderChoice.auto else "",
     ])  # fmt: skip
     workers = jobs or available_cores()
     with _Bars(quiet) as bars:
         runs = run_davis(
             layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value, prompt=choice,
             device=_device(device), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
+            build=Named(model, decoder.value),
         )  # fmt: skip
     differences: dict[str, tuple[Difference, ...]] = {}
     if compare_official:

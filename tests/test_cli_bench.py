@@ -45,8 +45,9 @@ def test_the_table(folder: Path, capsys: Captured, data: str) -> None:
         *("NoF50", "NoF80", "NoF85", "NoF90", "s/round"),
     ]
     assert lines[1].split()[:-1] == ["oracle", "box", "1", "1.000", *["1.00"] * 4, *["0"] * 4]
-    assert lines[3].endswith("  ".join(["1.000"] * 5))
-    assert lines[4].endswith("  1.000  1.000")
+    assert lines[3] == "5-NoC50 1.00  5-NoC80 1.00  5-NoC85 1.00  5-NoC90 1.00"
+    assert lines[5].endswith("  ".join(["1.000"] * 5))
+    assert lines[6].endswith("  1.000  1.000")
     assert "1/1 objects" in said.err
 
 
@@ -58,6 +59,9 @@ def test_json(folder: Path, capsys: Captured) -> None:
     assert result["NoC"] == {"50": 3.0, "80": 3.0, "85": 3.0, "90": 3.0}
     assert result["IoU"] == {"cat 1": [0.0, 0.0, 0.0]}
     assert (result["prompt"], result["1-IoU"], result["objects"]) == ("point", 0.0, 1)
+    assert bench("s", "--model", "empty", "--rounds", "10", "--json", "-q") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["5-NoC85"], result["10-NoC85"], "20-NoC85" in result) == (5.0, 10.0, False)
 
 
 def test_a_seem_file_whose_weights_are_not_trained(

@@ -124,6 +124,19 @@ def test_davis_json_default_folder_and_overwrite(small: Path, monkeypatch: pytes
     assert vos(*args, "--overwrite").returncode == 0
 
 
+def test_default_folders_tell_settings_apart(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
+    common = ("davis", small / "davis", "-t", "copy", "-q", "--device", "cpu")
+    assert vos(*common, "--prompt", "scribble", "--seed", "2", "--protocol", "davis2017").returncode == 0
+    figures = json.loads((small / "davis_davis_davis2017_scribble_seed2/scores.json").read_text())["copy"]
+    assert (figures["prompt"], figures["seed"], figures["protocol"]) == ("scribble", 2, "davis2017")
+    done = vos(*common[:2], "-t", "flow", "-q", "--prompt", "box", "-o", "davis_davis_davis2017_scribble_seed2")
+    assert done.returncode == 3
+    assert "holds scores of other settings (protocol, prompt, seed)" in done.stderr
+    assert vos(*common, "--prompt", "wave").stderr.count("\n") == 1
+    assert vos(*common, "--prompt", "reference:3", "--compare-official").returncode in (2, 3)  # the tool may lack
+
+
 def test_davis_names_what_it_cannot_find(small: Path) -> None:
     for args, words in (
         (("--set", "test"), "no set 'test'"),

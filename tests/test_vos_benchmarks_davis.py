@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from still_trackers import build_failing, build_hungry, build_still
+from tiny_checkpoint import write_tiny_checkpoint
 
 from seem_core.errors import DatasetError, InputError, LimitError, MissingExtraError, OutputError, PromptError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt
@@ -21,6 +22,7 @@ from vos.benchmarks.isolated import peak_memory
 from vos.benchmarks.layouts import open_layout
 from vos.benchmarks.official import compare_official
 from vos.benchmarks.scoring import score_predictions
+from vos.benchmarks.sequence_tracking import Named
 from vos.masks import DAVIS_PALETTE, read_labels, write_labels
 
 H, W, FRAMES = 20, 30, 6
@@ -205,6 +207,17 @@ def test_scores_of_other_trackers_stay_and_of_other_settings_are_not_mixed_in(ro
             run_davis(layout, ["still"], ["d"], out, build=build_still)
 
 
+def test_a_model_is_loaded_once_and_for_those_that_can_use_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_checkpoint(tmp_path / "tiny.safetensors", monkeypatch)
+    build = Named(str(tmp_path / "tiny.safetensors"))
+    one, two = build("propagate", "cpu"), build("propagate", "cpu")
+    assert one is not two
+    assert one.segmenter is two.segmenter is not None  # type: ignore[attr-defined]
+    assert build("copy", "cpu").name == "copy"
+
+
 def test_results_that_are_there_are_kept(root: Path, tmp_path: Path) -> None:
     layout, out = open_layout(root), tmp_path / "out"
     run_davis(layout, ["still"], ["a"], out, build=build_still)
@@ -237,6 +250,8 @@ def test_what_cannot_be_run_is_told_before_anything_starts(root: Path, tmp_path:
     layout, out = open_layout(root), tmp_path / "out"
     with pytest.raises(InputError, match="unknown tracker 'xmem'; there are"):
         run_davis(layout, ["still"], ["xmem"], out)
+    with pytest.raises(InputError, match="no tracker of copy, flow has a use for a model"):
+        run_davis(layout, ["still"], ["copy", "flow"], out, build=Named("tiny.safetensors"))
     with pytest.raises(InputError, match="each tracker once"):
         run_davis(layout, ["still"], ["copy", "copy"], out)
     with pytest.raises(DatasetError, match="has no images"):

@@ -23,6 +23,8 @@ def test_a_worked_table() -> None:
     assert scores.clicks[0.9] == pytest.approx((3 + 1 + 3) / 3)
     assert scores.failures == {0.5: 1, 0.8: 1, 0.85: 1, 0.9: 1}
     assert (scores.objects, scores.rounds) == (3, 3)
+    assert scores.capped == {}
+    assert interactive_scores(np.repeat(ious, 2, axis=1)).capped["5-NoC85"] == pytest.approx((3 + 1 + 5) / 3)
 
 
 def test_the_best_and_the_worst() -> None:

@@ -16,7 +16,14 @@ from vos.benchmarks.layouts import AnnotatedSequence, Layout, mask_files
 from vos.benchmarks.protocols import PROTOCOLS, Counted, Protocol, ProtocolName
 from vos.benchmarks.scores import Scores
 from vos.benchmarks.scoring import score_predictions
-from vos.benchmarks.sequence_tracking import BuildTracker, SequenceTime, TrackingRequest, build_named, track_sequences
+from vos.benchmarks.sequence_tracking import (
+    BuildTracker,
+    Named,
+    SequenceTime,
+    TrackingRequest,
+    build_named,
+    track_sequences,
+)
 from vos.label_files import write_whole
 
 Progress = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
@@ -80,7 +87,8 @@ def run_davis(
 
     prompt with a reference: only objects on that frame are prompted and count; see `davis_prompts.counted_beside`
     jobs   processes that score; above 1, as for everything here, the calling script needs ``if __name__ == ...``
-    build  called in that process with a name and a device, once for each sequence; it must be a module's function
+    build  called in that process with a name and a device, once for each sequence; it must be a module's function, or
+           `Named`, which gives trackers a SEEM model
 
     Raises DatasetError and MaskError for what is wrong with the data, OutputError where masks or scores of other
     settings are already there (without ``overwrite``) or cannot be written, InputError for an unknown tracker, or for a
@@ -106,7 +114,8 @@ def run_davis(
             out / tracker, layout, protocol=protocol, names=names, jobs=jobs, counted=counted
         )  # fmt: skip
         runs.append(TrackerRun(tracker, out / tracker, times, peak, scores, prompt))
-    figures = {run.tracker: {**run.to_json(per_frame=True), SETTINGS: settings} for run in runs}
+    model = {"model": build.model, "decoder": build.decoder} if isinstance(build, Named) else {}
+    figures = {run.tracker: {**run.to_json(per_frame=True), **model, SETTINGS: settings} for run in runs}
     write_whole(out / SCORES_FILE, json.dumps({**others, **figures}, indent=1).encode())
     return tuple(runs)
 
@@ -137,9 +146,16 @@ def _check_trackers(trackers: Sequence[str], build: BuildTracker) -> None:
 
     if len(set(trackers)) != len(trackers) or not trackers:
         raise InputError("give each tracker once, and at least one")
-    unknown = [name for name in trackers if name not in TRACKERS]
-    if unknown and build is build_named:
+    if not isinstance(build, Named):
+        return
+    if unknown := [name for name in trackers if name not in TRACKERS]:
         raise InputError(f"unknown tracker {unknown[0]!r}; there are {', '.join(TRACKERS)}")
+    if build.model is None and (needing := [name for name in trackers if TRACKERS[name].model == "needed"]):
+        raise InputError(
+            f"tracker {needing[0]} needs a SEEM model; give --model with a file or a name (see vos models)"
+        )
+    if build.model is not None and all(TRACKERS[name].model == "unused" for name in trackers):
+        raise InputError(f"no tracker of {', '.join(trackers)} has a use for a model; leave out --model")
 
 
 def _check_free(folder: Path, sequences: Sequence[AnnotatedSequence], overwrite: bool) -> None:

@@ -67,6 +67,7 @@ class InteractiveRun:
             "rounds": scores.rounds,
             "1-IoU": scores.first_iou,
             "NoC": {f"{100 * t:g}": clicks for t, clicks in scores.clicks.items()},
+            **scores.capped,
             "failures": {f"{100 * t:g}": count for t, count in scores.failures.items()},
             "IoU_per_round": list(scores.per_round),
             "IoU": {item.label: row for item, row in zip(self.objects, self.ious.tolist(), strict=True)},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seem_core.prompts import Prompt
 from trackers.base import Image, Tracker
@@ -23,14 +25,41 @@ from vos.images import read_image
 from vos.label_files import write_labels
 from vos.writing import writing
 
+if TYPE_CHECKING:
+    from seem_core.segmenter_types import Segmenter
+    from trackers import DecoderUse
+
 BuildTracker = Callable[[str, str], Tracker]  # name, device
 
 
-def build_named(name: str, device: str) -> Tracker:
-    """The tracker that `trackers.build_tracker` knows by this name."""
-    from trackers import build_tracker
+@dataclass(frozen=True)
+class Named:
+    """Builds the trackers that `trackers.build_tracker` knows by name.
 
-    return build_tracker(name, device=device)
+    model: name or file of a SEEM model, for those that can use one. decoder: for those that can do without.
+    """
+
+    model: str | None = None
+    decoder: DecoderUse = "auto"
+
+    def __call__(self, name: str, device: str) -> Tracker:
+        """A fresh tracker. Raises as `trackers.build_tracker` does."""
+        from trackers import TRACKERS, build_tracker
+
+        kind = TRACKERS[name]
+        model = _segmenter(self.model, device) if self.model is not None and kind.model != "unused" else None
+        return build_tracker(name, device=device, model=model, decoder=self.decoder if kind.decoder else "auto")
+
+
+@lru_cache(maxsize=1)
+def _segmenter(model: str, device: str) -> Segmenter:
+    """Sequences have a fresh tracker each, but read the same weights."""
+    from seem_core.segmenter import load_segmenter
+
+    return load_segmenter(model, device=device)
+
+
+build_named = Named()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ Ious = npt.NDArray[np.float64]
 
 THRESHOLDS = (0.5, 0.8, 0.85, 0.9)
 """IoUs at which rounds are counted."""
+CAPS = (5, 10, 20)
+"""Caps at which papers give NoC: 5-NoC85 is the mean number of rounds until IoU 0.85, or 5."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class InteractiveScores:
     """What a table of IoUs comes to.
 
     objects, rounds: N and R. per_round: R mean IoUs; the first is 1-IoU. clicks: threshold -> mean NoC, in 1..R.
-    failures: threshold -> objects that never reach it; NoC counts them as R.
+    failures: threshold -> objects that never reach it; NoC counts them as R. capped: "5-NoC85" -> mean NoC with cap 5,
+    for those of `CAPS` up to R.
     """
 
     objects: int
@@ -32,6 +35,7 @@ class InteractiveScores:
     per_round: tuple[float, ...]
     clicks: Mapping[float, float]
     failures: Mapping[float, int]
+    capped: Mapping[str, float]
 
     @property
     def first_iou(self) -> float:
@@ -44,7 +48,13 @@ def interactive_scores(ious: Ious, thresholds: tuple[float, ...] = THRESHOLDS) -
     per_round = mean_iou_per_round(ious)
     clicks = {t: float(number_of_clicks(ious, t).mean()) for t in thresholds}
     failures = {t: int((~(ious >= t).any(axis=1)).sum()) for t in thresholds}
-    return InteractiveScores(len(ious), ious.shape[1], tuple(per_round.tolist()), clicks, failures)
+    capped = {
+        f"{cap}-NoC{100 * t:g}": float(number_of_clicks(ious, t, cap).mean())
+        for cap in CAPS
+        if cap <= ious.shape[1]
+        for t in thresholds
+    }
+    return InteractiveScores(len(ious), ious.shape[1], tuple(per_round.tolist()), clicks, failures, capped)
 
 
 def number_of_clicks(ious: Ious, threshold: float, cap: int | None = None) -> npt.NDArray[np.int64]:
