@@ -8,7 +8,7 @@ model is trained on (`trackers.clip`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,20 @@ class PromptMemory:
         """The known objects, ascending."""
         return self.bank.ids
 
+    def advance(
+        self, features: Any, shape: tuple[int, int], prompted: Callable[[ObjectMasks], Mapping[int, Mask]] | None = None
+    ) -> tuple[Prediction | None, ObjectMasks]:
+        """One frame of (H, W) pixels: recall, decide, learn. What was recalled, and what the frame shows in the end.
+
+        prompted: from what was found without prompts, the masks that are given on this frame by object id.
+        """
+        seen = self.recall(features)
+        found = self.decide(seen, shape)
+        given = {} if prompted is None else prompted(found)
+        found = impose(found, given)
+        self.learn(features, seen, found, given)
+        return seen, found
+
     def recall(self, features: Any) -> Prediction | None:
         """Masks of all known objects on a frame, None where there are none.
 
@@ -81,16 +95,14 @@ class PromptMemory:
         """The objects at source size (H, W), one owner per pixel; who is not there."""
         return object_masks(seen, shape, least=self.config.least_score)
 
-    def learn(
-        self, features: Any, seen: Prediction | None, found: ObjectMasks, given: Mapping[int, Mask] | None = None
-    ) -> None:
+    def learn(self, features: Any, seen: Prediction | None, found: ObjectMasks, given: Mapping[int, Mask]) -> None:
         """Remember a frame and go on to the next.
 
         seen: what was recalled. found: what the frame shows in the end. given: masks that are certainly right; they are
         pinned. Of the others, those that pass the gate are recent memory. Raises LimitError where the given ones do not
         fit into the bank.
         """
-        shown = apart(given or {})
+        shown = apart(given)
         pin_views(self.bank, self.frame, views_of_masks(self.segmenter, features, shown))
         areas = shares_of_picture(found)
         if self.config.views.frames:
@@ -187,11 +199,11 @@ class PromptMemoryTracker:
             return self._state.decide(None, shape)
         features = self._segmenter.encode(as_picture(image))
         pin_references(self._segmenter, self._state.bank, references(prompts))
-        seen = self._state.recall(features)
-        found = self._state.decide(seen, shape)
-        given = given_masks(image, prompts, found, segmenter=self._segmenter, features=features) if prompts else {}
-        found = impose(found, given)
-        self._state.learn(features, seen, found, given)
+        seen, found = self._state.advance(
+            features,
+            shape,
+            lambda known: given_masks(image, prompts, known, segmenter=self._segmenter, features=features),
+        )
         self._name_classes(seen)
         return found
 

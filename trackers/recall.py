@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from seem_core.segmenter_types import Prediction, Segmenter
 from trackers.base import ObjectMasks
@@ -30,6 +31,7 @@ def recall(
     return segmenter.recall(features, views, prior) if views else None
 
 
+@torch.no_grad()
 def object_masks(seen: Prediction | None, shape: tuple[int, int], *, least: float = 0.0) -> ObjectMasks:
     """Masks at source size (H, W): where objects overlap, the largest logit has the pixel.
 
@@ -37,7 +39,7 @@ def object_masks(seen: Prediction | None, shape: tuple[int, int], *, least: floa
     """
     if seen is None:
         return ObjectMasks((), np.zeros(shape, np.uint8), np.zeros(0, np.float32), np.zeros(0, np.bool_))
-    scores = seen.scores.detach().float().clamp(0, 1).cpu().numpy()
+    scores = seen.scores.float().clamp(0, 1).cpu().numpy()
     labels = empty_labels(shape[0], shape[1], seen.ids)
     labels[:] = seen.select([i for i, score in zip(seen.ids, scores, strict=True) if score >= least]).labels()
     lost = ~np.isin(np.array(seen.ids), np.unique(labels))
