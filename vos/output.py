@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Literal
 
 from seem_core.errors import InputError, OutputError, VosError
+from vos.folder_lock import lock_folder, unlock_folder
 from vos.frames import Frame, FrameResult
 from vos.label_files import write_labels, write_whole
 from vos.run_record import (
@@ -50,7 +51,6 @@ __all__ = [
 ]
 
 _RENDERED = ("overlay.mp4", "contact.png")
-_LOCK = ".lock"
 _MIN_DIGITS = 5  # DAVIS names its frames so
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it
 
@@ -86,13 +86,13 @@ class ResultFolder:
         with writing(folder):
             _refuse(folder, overwrite)
             (folder / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        lock = lock_folder(folder)
         try:
             with writing(folder):
                 for written in _written_by_run(folder):
                     written.unlink(missing_ok=True)
         except BaseException:
-            _unlock(folder, lock)
+            unlock_folder(folder, lock)
             raise
         return cls(folder, lock)
 
@@ -152,7 +152,7 @@ class ResultFolder:
             os.close(self._frames)
             self._frames = None
         if self._lock is not None:
-            _unlock(self.path, self._lock)
+            unlock_folder(self.path, self._lock)
             self._lock = None
 
     def __enter__(self) -> ResultFolder:
@@ -265,41 +265,6 @@ def _is_frame(stem: str, digits: int) -> bool:
 
 def _digits(run: RunRecord) -> int:
     return max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock the folder for this process; None where the system or the file system has no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    with writing(folder):
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise OutputError(f"another run is writing to {folder}; wait for it or choose another folder") from error
-    except OSError as error:
-        log.debug("%s cannot be locked: %s", folder, error)
-        return descriptor
-    if not _is_still(folder / _LOCK, descriptor):  # its owner finished and removed it meanwhile
-        os.close(descriptor)
-        return _lock(folder)
-    return descriptor
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _unlock(folder: Path, descriptor: int | None) -> None:
-    if descriptor is not None:
-        (folder / _LOCK).unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def _flush(path: Path) -> None:
