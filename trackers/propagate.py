@@ -1,28 +1,31 @@
-"""A tracker over a `DenseReader`: encode, look, read, decide, write. And `propagate`, the one that needs no training."""
+"""A tracker over a `DenseReader`: encode, look, read, decide, write; and `propagate`, which needs no training."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seem_core.errors import PromptError, VideoError
-from seem_core.prompts import Prompt
+from seem_core.errors import PromptError, VideoError, VosError
+from seem_core.prompts import Prompt, ReferencePrompt
 from seem_core.segmenter_types import Segmenter
-from trackers.base import Image, ObjectMasks, Traits
+from trackers.base import Image, Labels, ObjectMasks, Traits
 from trackers.borders import empty_labels, label_map
 from trackers.dense import DenseReader, Reading, View, shrink_mask
 from trackers.gate import Gate, Observation, is_doubtful
-from trackers.memory_bank import MEGABYTE, MemoryBank
+from trackers.memory_bank import MEGABYTE, LongTerm, MemoryBank
 from trackers.prompting import given_masks
 from trackers.propagation import LabelPropagation, PropagationConfig
 
 Mask = npt.NDArray[np.bool_]
+ELSEWHERE = -1  # frame of what other pictures show
 AREAS = 15  # frames of which the usual area of an object is the median
 
 
@@ -54,6 +57,9 @@ class DenseTracker:
     max_recent  frames remembered besides the prompted ones
     max_bytes   bound of the memory bank; prompted frames beyond it raise LimitError
     gate        what is not worth remembering
+    long_term   what is kept of frames that leave recent memory, by default nothing
+    memory      where to begin: the bank of another video, or a file that one was saved to; what is pinned there is
+                known from the first frame on. Raises InputError and LimitError, see `MemoryBank`
     """
 
     name = "dense"
@@ -67,20 +73,33 @@ class DenseTracker:
         max_recent: int = 7,
         max_bytes: int = 512 * MEGABYTE,
         gate: Gate | None = None,
+        long_term: LongTerm | None = None,
+        memory: MemoryBank | str | os.PathLike[str] | None = None,
     ) -> None:
         self.reader = reader
         self.gate = gate or Gate()
         self.segmenter = segmenter
         self.notes: tuple[str, ...] = ()
         self.class_names: dict[int, str] = {}
-        self._bank = MemoryBank(max_recent, max_bytes)
+        self._bank = MemoryBank(max_recent, max_bytes, long_term=long_term)
         self._areas: dict[int, list[float]] = {}  # object id -> areas on its last frames, as shares of the picture
         self._frame = 0
         self._size: tuple[int, int] | None = None  # (height, width) of the video
+        if memory is not None:
+            self._begin_with(memory)
 
     @property
     def memory(self) -> MemoryBank:
         return self._bank
+
+    @property
+    def memory_model(self) -> str:
+        """Which model can read what is in memory: a saved memory is refused by any other."""
+        return self.reader.name
+
+    def save_memory(self, path: str | os.PathLike[str]) -> None:
+        """Write the memory to a file, for ``memory`` of another tracker. Raises OutputError."""
+        self._bank.save(path, model=self.memory_model)
 
     @torch.inference_mode()
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
@@ -95,15 +114,38 @@ class DenseTracker:
         if not self._bank.ids and not prompts:
             self._frame += 1
             return no_objects(image)
-        features = self._encode(image)
-        view = self.reader.look(features, self._bank)
-        decision = self._decide(image, features, view, self._read(view))
-        given = self._given(image, features, prompts, decision.found) if prompts else {}
-        found = impose(decision.found, given)
-        self._remember(features, view, decision, given)
+        held = self._bank.snapshot()
+        try:
+            found = self._follow(image, prompts)
+        except VosError:
+            self._bank.restore(held)
+            raise
         self._note_areas(found)
         self._frame += 1
         return found
+
+    def _follow(self, image: Image, prompts: Sequence[Prompt]) -> ObjectMasks:
+        features = self._encode(image)
+        view = self.reader.look(features, self._bank)
+        self._pin_pictures([p for p in prompts if isinstance(p, ReferencePrompt)])
+        decision = self._decide(image, features, view, self._read(view))
+        given = self._given(image, features, prompts, decision.found) if prompts else {}
+        self._remember(features, view, decision, given)
+        return impose(decision.found, given)
+
+    def _pin_pictures(self, prompts: Sequence[ReferencePrompt]) -> None:
+        """Remember objects as other pictures show them: those of one picture together."""
+        pictures: list[tuple[Image, dict[int, Mask]]] = []
+        for prompt in prompts:
+            if not prompt.mask.any():
+                raise PromptError(f"the reference mask of object {prompt.object_id} is empty; mark at least one pixel")
+            masks = next((masks for picture, masks in pictures if np.array_equal(picture, prompt.image)), None)
+            if masks is None:
+                pictures.append((prompt.image, masks := {}))
+            masks[prompt.object_id] = prompt.mask | masks.get(prompt.object_id, False)
+        for picture, masks in pictures:
+            view = self.reader.look(self._encode(picture), self._bank)
+            self.reader.write(view, self._bank, ELSEWHERE, self._cells(masks, view), pinned=set(masks))
 
     def _encode(self, image: Image) -> Any:
         """Features of a frame, for the reader; once per frame."""
@@ -139,11 +181,21 @@ class DenseTracker:
         """Prompted masks are pinned and own their cells; what was found of the other objects is recent."""
         masks = dict(decision.masks)
         if given:
-            cells = {i: shrink_mask(m, view.height, view.width) for i, m in disjoint(given).items()}
-            cells = {i: c.to(self.reader.device) for i, c in cells.items()}
+            cells = self._cells(given, view)
             free = 1 - torch.stack(list(cells.values())).sum(0).clamp(max=1)
             masks = {i: m * free for i, m in masks.items() if i not in given} | cells
         self.reader.write(view, self._bank, self._frame, masks, pinned=set(given), doubtful=decision.doubtful)
+
+    def _cells(self, given: Mapping[int, Mask], view: View) -> dict[int, Tensor]:
+        """(H, W) masks on the view's grid; where they overlap, the later one has the cell."""
+        cells = {i: shrink_mask(m, view.height, view.width) for i, m in disjoint(given).items()}
+        return {i: c.to(self.reader.device) for i, c in cells.items()}
+
+    def _begin_with(self, memory: MemoryBank | str | os.PathLike[str]) -> None:
+        if not isinstance(memory, MemoryBank):
+            memory = MemoryBank.load(memory, model=self.memory_model, max_bytes=self._bank.max_bytes)
+        self._bank.begin_with(memory)
+        self.reader.adopt(self._bank)
 
     def _note_areas(self, found: ObjectMasks) -> None:
         for i, area in shares_of_picture(found).items():
@@ -198,18 +250,20 @@ def owners(reading: Reading, image: Image) -> ObjectMasks:
     if not reading.ids:
         return no_objects(image)
     labels = label_map(reading.maps.float().cpu().numpy(), reading.ids, image.shape[0], image.shape[1])
-    there = np.zeros(max(reading.ids) + 1, bool)
-    there[labels] = True
-    lost = ~there[list(reading.ids)]
+    lost = _pixels(labels, reading.ids) == 0
     return ObjectMasks(reading.ids, labels, reading.scores.float().cpu().numpy(), lost)
 
 
 def shares_of_picture(found: ObjectMasks) -> dict[int, float]:
     """Object id -> share of the picture that it owns."""
-    if not found.ids:
-        return {}
-    counts = np.bincount(found.labels.ravel(), minlength=max(found.ids) + 1)
-    return {i: float(counts[i]) / found.labels.size for i in found.ids}
+    shares = _pixels(found.labels, found.ids) / found.labels.size
+    return dict(zip(found.ids, shares.tolist(), strict=True))
+
+
+def _pixels(labels: Labels, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """(N,) pixels that each of ``ids`` has."""
+    bins = max(ids, default=0) + 1
+    return np.asarray(cv2.calcHist([labels], [0], None, [bins], [0, bins]), np.float32).ravel()[list(ids)]
 
 
 def no_objects(image: Image) -> ObjectMasks:

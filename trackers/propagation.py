@@ -29,6 +29,8 @@ from trackers.memory_bank import Entry, MemoryBank
 from trackers.merge import soft_aggregate
 from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
 
+NEVER = -4.0  # less than any cosine
+
 
 @dataclass(frozen=True)
 class PropagationConfig:
@@ -181,54 +183,67 @@ class LabelPropagation:
         """(N, 4 h, 4 w) probabilities of each object on its own."""
         cells = keys.rows * keys.columns
         memory = _Memory.of(bank.dense, ids)
-        rows, picked = self._pick(keys, memory)
+        rows, picks = self._pick(keys, memory)
         masks = torch.zeros(len(ids), 4 * cells, device=self.device)
         if len(rows) == 0:
             return to_maps(masks.repeat_interleave(4, 1), keys.rows, keys.columns)
-        weights, voters = self._vote(keys, memory, picked, rows)
+        weights, voters = self._vote(keys, memory, picks, rows)
         masks.view(len(ids), cells, 4)[:, rows] = memory.labels(weights, voters)
+        if bank.long_term.cells:
+            bank.count_votes(memory.votes(weights, voters))
         top = masks.amax(1, keepdim=True)
         gain = torch.where(top > self.config.faint, 1 / top, 0.0)
         refined = self._refine(keys, memory, masks * gain, gain, rows, voters)
         return refined * (refined > self.config.tail)
 
-    def _pick(self, keys: Keys, memory: _Memory) -> tuple[Tensor, list[Tensor]]:
-        """The R coarse cells of this frame that an object can reach, and for every entry the (R, k) cells most like
-        them. Elsewhere every candidate is background, whatever the affinity.
+    def _pick(self, keys: Keys, memory: _Memory) -> tuple[Tensor, list[_Pick]]:
+        """The R coarse cells of this frame that an object can reach, and for every entry the cells most like them.
+        Elsewhere every candidate is background, whatever the affinity.
+
+        Recent frames are searched within the window, and once more without it for objects that were not seen last.
         """
         h, w, config = keys.rows, keys.columns, self.config
         there = memory.objects()  # per entry (L,)
+        windowed = [not entry.pinned and entry.grid == (h, w) for entry in memory.entries]
         near = torch.zeros(h * w, dtype=torch.bool, device=self.device)
-        picked: list[Tensor] = []
-        for entry, carries in zip(memory.entries, there, strict=True):
-            if entry.pinned:
-                picked.append(most_alike(keys.coarse @ entry.keys[0].T, config.cells_pinned))
-                near |= carries[picked[-1]].any(1)
-        recent = memory.entries[len(picked) :]
+        picks: list[_Pick] = []
+        for e in (e for e, inside in enumerate(windowed) if not inside):
+            picks.append(_Pick(e, most_alike(keys.coarse @ memory.entries[e].keys[0].T, config.cells_pinned)))
+            near |= there[e][picks[-1].index].any(1)
+        for e, carries in memory.missed():
+            if windowed[e]:
+                index = most_alike(keys.coarse @ memory.entries[e].keys[0].T, config.cells_recent)
+                picks.append(_Pick(e, index, carries[index]))
+                near |= carries[index].any(1)
+        recent = [e for e, inside in enumerate(windowed) if inside]
         if recent:
             reach = 2 * int(config.window) + 1
-            seen = torch.stack(there[len(picked) :]).any(0).view(1, h, w).float()
+            seen = torch.stack([there[e] for e in recent]).any(0).view(1, h, w).float()
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
         rows = positions(near)
-        picked = [index[rows] for index in picked]
+        picks = [pick.at(rows) for pick in picks]
         window = window_bias(h, w, config.window, self.device, self._dtype)[rows]
         query = keys.coarse[rows]
-        for entry in recent:
-            picked.append(most_alike(torch.addmm(window, query, entry.keys[0].T), config.cells_recent))
-        touched = torch.stack([carries[index].any(1) for carries, index in zip(there, picked, strict=True)]).any(0)
+        for e in recent:
+            index = most_alike(torch.addmm(window, query, memory.entries[e].keys[0].T), config.cells_recent)
+            picks.append(_Pick(e, index))
+        touched = torch.stack([pick.touches(there[pick.entry]) for pick in picks]).any(0)
         kept = positions(touched)
-        return rows[kept], [index[kept] for index in picked]
+        return rows[kept], [pick.at(kept) for pick in picks]
 
-    def _vote(self, keys: Keys, memory: _Memory, picked: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _vote(self, keys: Keys, memory: _Memory, picks: list[_Pick], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and voters (fine cells of all entries, one after the other) of the fine cells in ``rows``, both
         (R, 4, K)."""
         r = len(rows)
         query = keys.fine[rows].view(r, 4, -1)
         affinity, voters = [], []
-        for entry, start, index in zip(memory.entries, memory.starts, picked, strict=True):
-            candidates = entry.keys[1][index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
+        for pick in picks:
+            entry = memory.entries[pick.entry]
+            candidates = entry.keys[1][pick.index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
             affinity.append(query @ candidates.transpose(1, 2))
-            voters.append(children(index + start))
+            if pick.counts is not None:
+                affinity[-1] = affinity[-1].masked_fill(~pick.counts.repeat_interleave(4, 1)[:, None], NEVER)
+            voters.append(children(pick.index + memory.starts[pick.entry]))
         return strongest(torch.cat(affinity, 2), torch.cat(voters, 1), self.config.top_k, self.config.temperature)
 
     def _refine(self, keys: Keys, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor) -> Tensor:
@@ -256,36 +271,72 @@ class LabelPropagation:
 
 
 @dataclass(frozen=True, eq=False)
+class _Pick:
+    """Cells of one entry for each of R cells of this frame. index: (R, k). counts: (R, k), False where a cell has no
+    vote, None where all have one."""
+
+    entry: int
+    index: Tensor
+    counts: Tensor | None = None
+
+    def at(self, rows: Tensor) -> _Pick:
+        return _Pick(self.entry, self.index[rows], None if self.counts is None else self.counts[rows])
+
+    def touches(self, carries: Tensor) -> Tensor:
+        """(R,) whether any cell with a vote carries an object. carries: (L,) of the entry."""
+        there = carries[self.index]
+        return (there if self.counts is None else there & self.counts).any(1)
+
+
+@dataclass(frozen=True, eq=False)
 class _Memory:
     """The values of some entries one after the other, M coarse cells in all.
 
     starts: first coarse cell of each entry. values: (N, 4 M, 4). known: (N, M), 0 where nothing is known of an object,
-    or None if every entry speaks of every object.
+    or None if every cell speaks of every object.
     """
 
     entries: tuple[Entry, ...]
+    ids: tuple[int, ...]
     starts: tuple[int, ...]
     values: Tensor
     known: Tensor | None
 
     @staticmethod
     def of(entries: tuple[Entry, ...], ids: tuple[int, ...]) -> _Memory:
-        sizes = [len(e.keys[0]) for e in entries]
-        starts = tuple(sum(sizes[:e]) for e in range(len(sizes)))
+        starts = tuple(sum(e.cells for e in entries[:n]) for n in range(len(entries)))
         some = next(iter(entries[0].values.values()))
-        nothing = some.new_zeros(4 * max(sizes), 4)
-        values = torch.stack(
-            [torch.cat([e.values.get(i, nothing[: 4 * m]) for e, m in zip(entries, sizes, strict=True)]) for i in ids]
-        )
-        if all(i in e.values for e in entries for i in ids):
-            return _Memory(entries, starts, values, None)
-        known = torch.tensor([[float(i in e.values) for e in entries] for i in ids], device=some.device)
-        return _Memory(entries, starts, values, known.repeat_interleave(torch.tensor(sizes, device=some.device), dim=1))
+        nothing = some.new_zeros(4 * max(e.cells for e in entries), 4)
+        values = torch.stack([torch.cat([e.values.get(i, nothing[: 4 * e.cells]) for e in entries]) for i in ids])
+        known = None
+        if any(i in e.known or i not in e.values for e in entries for i in ids):
+            flags = [[some.new_full((e.cells,), i in e.values, dtype=torch.float32) for e in entries] for i in ids]
+            for e, entry in enumerate(entries):
+                for n, i in enumerate(ids):
+                    flags[n][e] = entry.known[i].float() if i in entry.known else flags[n][e]
+            known = torch.stack([torch.cat(row) for row in flags])
+        return _Memory(entries, ids, starts, values, known)
 
     def objects(self) -> list[Tensor]:
         """Per entry (L,) bool: the coarse cells that carry any object."""
         carries = (self.values.amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
-        return list(torch.split(carries, [len(e.keys[0]) for e in self.entries]))
+        return list(torch.split(carries, [e.cells for e in self.entries]))
+
+    def missed(self) -> list[tuple[int, Tensor]]:
+        """Entries with an object that the newest entry does not show, with (L,) bool: the cells that carry such."""
+        last = self.entries[-1]
+        missing = [n for n, i in enumerate(self.ids) if i not in last.values or not (last.values[i] > 0).any()]
+        if not missing:
+            return []
+        carries = (self.values[missing].amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
+        found = enumerate(torch.split(carries, [e.cells for e in self.entries]))
+        return [(e, cells) for e, cells in found if cells.any()]
+
+    def votes(self, weights: Tensor, voters: Tensor) -> list[Tensor]:
+        """Per entry (L,) the sum of the weights that its cells had; weights, voters (fine cells): (R, 4, K)."""
+        total = torch.zeros(sum(e.cells for e in self.entries), device=weights.device)
+        total.index_add_(0, (voters // 4).flatten(), weights.flatten())
+        return list(torch.split(total, [e.cells for e in self.entries]))
 
     def labels(self, weights: Tensor, voters: Tensor) -> Tensor:
         """(N, ...) labels by weighted vote of fine cells; weights, voters: (..., K)."""
@@ -364,11 +415,11 @@ def encoded_size(height: int, width: int, pixels: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)
 def window_bias(h: int, w: int, radius: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(h w, h w): 0 where two cells are at most ``radius`` cells apart, -4 (less than any cosine) elsewhere."""
+    """(h w, h w): 0 where two cells are at most ``radius`` cells apart, `NEVER` elsewhere."""
     y = torch.arange(h, device=device).repeat_interleave(w)
     x = torch.arange(w, device=device).repeat(h)
     outside = (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
-    return outside.to(dtype) * -4
+    return outside.to(dtype) * NEVER
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -1,8 +1,8 @@
 """Cells as a quadtree: every level of a map is stored in the same order.
 
 Cell i of a coarse level has the children 4 i .. 4 i + 3 on the next finer one (top left, top right, bottom left, bottom
-right). A map of the finest level with h x w coarse cells is thus a flat list of ``16 h w`` numbers that any level can be
-taken from by averaging.
+right). A map of the finest level with h x w coarse cells is thus a flat list of ``16 h w`` numbers that any level can
+be taken from by averaging.
 """
 
 from __future__ import annotations

@@ -1,0 +1,180 @@
+"""Memory on disk: one .safetensors file whose metadata says what it holds and which model can read it.
+
+    metadata  format      "vos-memory"
+              version     of this layout
+              model       name of the reader (and segmenter) that wrote it: another one cannot read its keys
+              objects     ids, as JSON
+              contents    the plain form of the bank as JSON, tensors replaced by their names in the file
+
+The same plain form, with tensors in place, is what `MemoryBank.state_dict` returns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seem_core.errors import InputError, OutputError
+from seem_core.segmenter_types import ObjectTokens
+from trackers.entries import Entry, Previous
+
+if TYPE_CHECKING:
+    from trackers.memory_bank import Snapshot
+
+FORMAT = "vos-memory"
+VERSION = 1
+
+
+def save_memory(held: Snapshot, path: str | os.PathLike[str], *, model: str) -> None:
+    """Write a bank's contents; an existing file is replaced when the new one is complete. Raises OutputError."""
+    tensors: dict[str, Tensor] = {}
+
+    def named(tensor: Tensor) -> str:
+        name = f"t{len(tensors)}"
+        tensors[name] = tensor.detach().cpu().contiguous().clone()
+        return name
+
+    contents = _mapped(to_plain(held), named)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "model": model,
+        "objects": json.dumps(sorted({i for e in (*held.pinned, *held.recent) for i in e.ids})),
+        "contents": json.dumps(contents),
+    }
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"the memory cannot be written to {path}: {error}") from error
+
+
+def load_memory(path: str | os.PathLike[str], *, model: str) -> Snapshot:
+    """What `save_memory` wrote. Raises InputError for a file that is missing, damaged, of another kind or model."""
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the memory file {path} cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
+    if metadata.get("version") != str(VERSION):
+        raise InputError(
+            f"the memory file {path} has version {metadata.get('version')}, this program reads {VERSION};"
+            " save the memory again"
+        )
+    if metadata.get("model") != model:
+        raise InputError(
+            f"the memory file {path} was written by {metadata.get('model')!r}, not by {model!r}, which cannot read it;"
+            " use the same tracker and model, or save the memory again"
+        )
+    try:
+        return from_plain(_replaced(json.loads(metadata["contents"]), tensors))
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        raise InputError(f"the memory file {path} is damaged: its description does not fit its contents") from error
+
+
+def to_plain(held: Snapshot) -> dict[str, Any]:
+    """Dictionaries, lists, plain values and tensors."""
+    before = held.previous
+    values = {} if before is None else {str(i): list(v) for i, v in before.values.items()}
+    return {
+        "space": list(held.space),
+        "pinned": [_plain_entry(e) for e in held.pinned],
+        "long_term": None if held.long_term is None else _plain_entry(held.long_term),
+        "recent": [_plain_entry(e) for e in held.recent],
+        "previous": None if before is None else {"frame": before.frame, "keys": list(before.keys), "values": values},
+    }
+
+
+def from_plain(state: Mapping[str, Any]) -> Snapshot:
+    """The inverse of `to_plain`. Raises KeyError, TypeError or ValueError for anything else."""
+    from trackers.memory_bank import Snapshot
+
+    before = state["previous"]
+    previous = None
+    if before is not None:
+        values = {int(i): tuple(v) for i, v in before["values"].items()}
+        previous = Previous(int(before["frame"]), tuple(before["keys"]), values)
+    return Snapshot(
+        tuple(state["space"]),
+        tuple(_entry(item, pinned=True) for item in state["pinned"]),
+        None if state["long_term"] is None else _entry(state["long_term"]),
+        tuple(_entry(item) for item in state["recent"]),
+        previous,
+    )
+
+
+def _plain_entry(entry: Entry) -> dict[str, Any]:
+    tokens = {str(i): {"levels": list(t.levels), "positive": t.positive} for i, t in entry.tokens.items()}
+    return {
+        "frame": entry.frame,
+        "grid": None if entry.grid is None else list(entry.grid),
+        "keys": list(entry.keys),
+        "values": {str(i): v for i, v in entry.values.items()},
+        "tokens": tokens,
+        "known": {str(i): k for i, k in entry.known.items()},
+        "use": entry.use,
+    }
+
+
+def _entry(item: Mapping[str, Any], *, pinned: bool = False) -> Entry:
+    entry = Entry(
+        int(item["frame"]),
+        tuple(item["keys"]),
+        {int(i): v for i, v in item["values"].items()},
+        {int(i): ObjectTokens(int(i), tuple(t["levels"]), t["positive"]) for i, t in item["tokens"].items()},
+        pinned,
+        None if item["grid"] is None else (int(item["grid"][0]), int(item["grid"][1])),
+        {int(i): k for i, k in item["known"].items()},
+        item["use"],
+    )
+    _check(entry)
+    return entry
+
+
+def _check(entry: Entry) -> None:
+    """Tensors are tensors, with rows for the entry's cells. Raises ValueError."""
+    tokens = [t for of in entry.tokens.values() for t in (*of.levels, of.positive) if t is not None]
+    counts = (*entry.known.values(), *(() if entry.use is None else (entry.use,)))
+    tensors = (*entry.keys, *entry.values.values())
+    if not all(isinstance(t, Tensor) and t.ndim > 0 for t in (*tensors, *counts, *tokens)):
+        raise ValueError("an entry holds something else than tensors")
+    if not all(entry.cells and len(t) % entry.cells == 0 for t in tensors) or any(
+        len(t) != entry.cells for t in counts
+    ):
+        raise ValueError(f"an entry of {entry.cells} cells holds tensors of other sizes")
+
+
+def _mapped(value: Any, tensor: Callable[[Tensor], Any]) -> Any:
+    """The same structure with every tensor replaced."""
+    if isinstance(value, Tensor):
+        return {"tensor": tensor(value)}
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, tensor) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, tensor) for item in value]
+    return value
+
+
+def _replaced(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_mapped`. Raises KeyError for a name without tensor."""
+    if isinstance(value, dict):
+        if value.keys() == {"tensor"}:
+            return tensors[value["tensor"]]
+        return {key: _replaced(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, tensors) for item in value]
+    return value
