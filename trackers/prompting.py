@@ -15,6 +15,7 @@ import torch
 
 from seem_core.errors import MaskError, PromptError
 from seem_core.grabcut import masks_from_prompts
+from seem_core.prompt_canvas import MARKS, check_mark
 from seem_core.prompts import MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks
@@ -119,6 +120,9 @@ def _by_segmenter(
 ) -> dict[int, Mask]:
     """All objects in one call; where the model answers with nothing, GrabCut does."""
     assert segmenter is not None  # callers have one
+    for prompt in (p for prompts in of.values() for p in prompts):
+        if isinstance(prompt, MARKS):
+            check_mark(prompt, (image.shape[0], image.shape[1]))
     features = segmenter.encode(as_picture(image)) if features is None else features
     known = {} if found is None else {i: found.mask(i) for i in of if i in found.ids and _corrects(of[i])}
     known = {i: mask for i, mask in known.items() if mask.any()}
