@@ -102,7 +102,7 @@ class DirectedResults:
             yield from self._merged(forward, backward)
 
     def _run_forward(self, spool: MaskSpool) -> dict[int, HandOver]:
-        """The forward pass; returns what it hands over. Of masks, which are large, that is their objects' ids alone."""
+        """The forward pass; returns what it hands over."""
         job, handed = self._job, {}
         spoken: dict[int, Sequence[Prompt]] = {}
 

@@ -18,16 +18,22 @@ Ends = Mapping[int, tuple[int, ...]]  # frame number -> ids of objects that are 
 
 
 def run_pass(
-    frames: Iterable[Frame], tracker: Tracker, prompts_at: PromptsAt, ends: Ends, size: WorkingSize, *, backward: bool
+    frames: Iterable[Frame],
+    tracker: Tracker,
+    prompts_at: PromptsAt,
+    ends: Ends,
+    size: WorkingSize,
+    *,
+    backward: bool,
+    known: tuple[int, ...] = (),
 ) -> Generator[tuple[Frame, ObjectMasks], None, None]:
     """Step ``tracker`` over ``frames`` as they come; masks are of the working size.
 
     An object that ends on frame k has no mask from k on. Forward it is forgotten before k is stepped, before the
     prompts of k; backward before the first frame that is less than k, so that what follows a new beginning at or after
-    k reaches down to k and no farther.
+    k reaches down to k and no farther. ``known`` are the objects that the tracker knows already.
     """
     waiting = sorted(ends.items(), reverse=not backward)  # the next one to come last
-    known: tuple[int, ...] = ()
     for frame in frames:
         while waiting and (waiting[-1][0] > frame.index if backward else waiting[-1][0] <= frame.index):
             for object_id in waiting.pop()[1]:
@@ -40,13 +46,13 @@ def run_pass(
 
 @dataclass(frozen=True)
 class HandOver:
-    """What a pass hands on of the prompts of one frame to the pass the other way: the masks that they led to.
+    """What a pass hands on of the prompts of one frame to the pass the other way: the masks that marks led to.
 
     So both passes agree where the user spoke, and marks that correct an object ("not this") work in a pass that has
     nothing yet to correct.
 
-    ids      objects whose masks, as they were found, take the place of their prompts
-    prompts  given again as they are: a `ReferencePrompt`, and those of objects that were not found
+    ids      objects whose masks, as they were found, take the place of their marks or words
+    prompts  given again as they are: masks and references, and those of objects that were not found
     """
 
     ids: tuple[int, ...]
@@ -55,9 +61,9 @@ class HandOver:
     @classmethod
     def of(cls, prompts: Sequence[Prompt], found: ObjectMasks) -> HandOver:
         """``found`` is the result of the frame on which ``prompts`` were given."""
-        spoken = {p.object_id for p in prompts if not isinstance(p, ReferencePrompt)}
+        marked = {p.object_id for p in prompts if not isinstance(p, (MaskPrompt, ReferencePrompt))}
         there = set(np.flatnonzero(np.bincount(found.labels.reshape(-1))).tolist())
-        ids = tuple(sorted(spoken & there))
+        ids = tuple(sorted(marked & there))
         return cls(ids, tuple(p for p in prompts if isinstance(p, ReferencePrompt) or p.object_id not in ids))
 
     def told(self, found: ObjectMasks | None) -> tuple[Prompt, ...]:
