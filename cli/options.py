@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cli.console import emit
+
 
 class Device(StrEnum):
     """Where to compute; ``auto`` takes cuda, else mps, else cpu."""
@@ -42,10 +44,86 @@ class MaskKind(StrEnum):
     rgb = "rgb"
 
 
+Several = list[str] | None
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from vos.prompt_file import prompts_schema
+
+        emit(prompts_schema().rstrip())
+        raise typer.Exit
+
+
+Masks = Annotated[
+    Several,
+    typer.Option(
+        "--mask",
+        "-m",
+        metavar="PATH[@FRAME|@1.5s][#ID]",
+        help="Mask of the object(s): ids, 0/255, or one colour each.",
+    ),
+]
+Points = Annotated[
+    Several,
+    typer.Option("--point", "-p", metavar="X,Y[:+|-][@FRAME|@1.5s][#ID]", help="A click on the object; :- beside it."),
+]
+Boxes = Annotated[
+    Several,
+    typer.Option(
+        "--box", "-b", metavar="X0,Y0,X1,Y1[@FRAME|@1.5s][#ID]", help="A box around the object, by two corners."
+    ),
+]
+Scribbles = Annotated[
+    Several,
+    typer.Option(
+        "--scribble", "-s", metavar="X,Y,X,Y,...[:+|-][@FRAME|@1.5s][#ID]", help="A stroke through these points."
+    ),
+]
+Polygons = Annotated[
+    Several,
+    typer.Option("--polygon", metavar="X,Y,X,Y,...[:+|-][@FRAME|@1.5s][#ID]", help="An area by its corners."),
+]
+Texts = Annotated[
+    Several,
+    typer.Option("--text", "-t", metavar="WORDS[@FRAME|@1.5s][#ID]", help="The object in words; needs --model."),
+]
+Forgets = Annotated[
+    Several, typer.Option("--forget", metavar="ID@FRAME|ID@1.5s", help="From there on the object is not followed.")
+]
+PromptFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE.json",
+        help="A file of prompts, run.json of an earlier run, DAVIS scribbles, COCO annotations or a labelme file.",
+    ),
+]
+PromptsSchema = Annotated[
+    bool,
+    typer.Option(
+        "--prompts-schema",
+        help="Print the JSON Schema of files of prompts, and exit.",
+        callback=_print_schema,
+        is_eager=True,
+    ),
+]
+References = Annotated[
+    Several,
+    typer.Option(
+        "--reference",
+        metavar="PATH[@FRAME|@1.5s]",
+        help="Another picture, or a frame of a video, that shows the object.",
+    ),
+]
+ReferenceMasks = Annotated[
+    Several, typer.Option("--reference-mask", metavar="PATH[#ID]", help="The object's mask there, one per --reference.")
+]
+ScribbleWidth = Annotated[float, typer.Option("--width", min=0.5, help="Width of the scribbles, in pixels.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; errors and warnings stay.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is already there.")]
-Tracker = Annotated[str, typer.Option("--tracker", "-t", help="What follows the objects: propagate, flow or copy.")]
+Tracker = Annotated[str, typer.Option("--tracker", help="What follows the objects: propagate, flow or copy.")]
 OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes cuda, else mps, else cpu.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads for the computation.", show_default="all cores")

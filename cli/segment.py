@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Progress, emit, emit_json, warn
-from cli.options import Device, Json, MaskFormat, MaskKind, OnDevice, Overwrite, Quiet, Threads
+from cli.options import (
+    Device,
+    Json,
+    MaskFormat,
+    MaskKind,
+    OnDevice,
+    Overwrite,
+    Quiet,
+    ReferenceMasks,
+    References,
+    ScribbleWidth,
+    Several,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from seem_core.geometry import InputSize
@@ -36,9 +49,6 @@ class QueryChoice(StrEnum):
     visual = "visual"
 
 
-Several = list[str] | None
-
-
 def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")],
     point: Annotated[
@@ -48,23 +58,19 @@ def segment(
         Several, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1[#ID]", help="A box around the object.")
     ] = None,
     scribble: Annotated[
-        Several, typer.Option("--scribble", metavar="X,Y,X,Y,...[:+|-][#ID]", help="A stroke through these points.")
+        Several,
+        typer.Option("--scribble", "-s", metavar="X,Y,X,Y,...[:+|-][#ID]", help="A stroke through these points."),
     ] = None,
-    width: Annotated[float, typer.Option("--width", min=0.5, help="Width of the scribbles, in pixels.")] = 3.0,
+    width: ScribbleWidth = 3.0,
     polygon: Annotated[
         Several, typer.Option("--polygon", metavar="X,Y,X,Y,...[:+|-][#ID]", help="An area by its corners.")
     ] = None,
     mask: Annotated[
         Several, typer.Option("--mask", "-m", metavar="PATH[#ID]", help="Mask of the object(s) on the picture.")
     ] = None,
-    text: Annotated[Several, typer.Option("--text", metavar="WORDS[#ID]", help="The object in words.")] = None,
-    reference: Annotated[
-        list[Path] | None, typer.Option("--reference", metavar="IMG", help="Another picture that shows the object.")
-    ] = None,
-    reference_mask: Annotated[
-        list[Path] | None,
-        typer.Option("--reference-mask", metavar="PATH", help="The object's mask there, one per --reference."),
-    ] = None,
+    text: Annotated[Several, typer.Option("--text", "-t", metavar="WORDS[#ID]", help="The object in words.")] = None,
+    reference: References = None,
+    reference_mask: ReferenceMasks = None,
     panoptic: Annotated[bool, typer.Option("--panoptic", help="Segment everything, without prompts.")] = False,
     vocabulary: Annotated[
         str | None,
@@ -108,31 +114,25 @@ def segment(
     marks (:-) say what the object is not. Prompts on the command line are the first round; every --round file adds one:
     prompts add up, and each round reads the masks of the round before (models of routing demo go by the prompts alone).
 
-    A round file is JSON: {"format": 1, "prompts": [...]}, each prompt with its "type" and, if not 1, its "object":
-    {"type": "point", "x": 148, "y": 170, "positive": false}, {"type": "box", "corners": [90, 120, 210, 260]},
-    {"type": "scribble", "points": [[10, 20], [40, 25]], "width": 3}, {"type": "polygon", "points": [...]},
-    {"type": "mask", "path": "cat.png"}, {"type": "text", "text": "the black cat"},
-    {"type": "reference", "image": "other.jpg", "mask": "other.png"}. Paths are relative to the file.
+    A round file is a file of prompts, as of vos track --prompts, without moments; also a labelme file, COCO annotations
+    or DAVIS scribbles. docs/prompts.md describes them, vos track --prompts-schema prints the schema. Paths in it are
+    relative to the file.
 
     The folder gets masks.png (palette PNG, one value per object), overlay.png (positive marks green, negative blue) and
     segments.json (score, area, box and class of each object, and how every round changed them). Without -o it is called
     after the picture, NAME_seem, in the current folder.
     """
-    from seem_core.errors import PromptError
-    from vos.prompt_text import parse_box, parse_mask, parse_point, parse_polygon, parse_scribble, parse_words
+    from vos.prompt_text import parse_mask, parse_prompts, parse_references
     from vos.segment_image import PromptFiles, SegmentOptions, segment_image
 
-    timed = [*map(parse_point, point or ()), *map(parse_box, box or ())]
-    timed += [parse_scribble(line, width) for line in scribble or ()] + [parse_polygon(line) for line in polygon or ()]
-    prompts = [*map(_timeless, timed), *map(parse_words, text or ())]
-    references, masks_there = reference or [], reference_mask or []
-    if len(references) != len(masks_there):
-        raise PromptError(
-            f"{len(references)} --reference and {len(masks_there)} --reference-mask were given; give one mask for each"
-        )
+    timed = parse_prompts(
+        points=point or (), boxes=box or (), scribbles=scribble or (), polygons=polygon or (), texts=text or (),
+        width=width,
+    )  # fmt: skip
+    prompts = list(map(_timeless, timed))
     files = PromptFiles(
         tuple(map(parse_mask, mask or ())),
-        tuple(zip(references, masks_there, strict=True)),
+        parse_references(reference or (), reference_mask or ()),
         tuple(round_files or ()),
         previous,
     )
@@ -155,8 +155,9 @@ def segment(
 
 def _timeless(timed: TimedPrompt) -> Prompt:
     from seem_core.errors import PromptError
+    from vos.prompts import Forget
 
-    if timed.when is not None:
+    if timed.when is not None or isinstance(timed.prompt, Forget):
         raise PromptError("a picture has no frames; leave out @ in prompts")
     return timed.prompt
 

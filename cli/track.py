@@ -12,18 +12,30 @@ import typer
 from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
 from cli.main import INTERRUPTED
 from cli.options import (
+    Boxes,
     Device,
     Direction,
+    Forgets,
     Json,
     MaskFormat,
     MaskKind,
+    Masks,
     MaxSide,
     OnDevice,
     OutFolder,
     Overwrite,
+    Points,
+    Polygons,
+    PromptFiles,
+    PromptsSchema,
     Quiet,
     Reader,
+    ReferenceMasks,
+    References,
     Save,
+    Scribbles,
+    ScribbleWidth,
+    Texts,
     Threads,
     Tracker,
     UseDirection,
@@ -37,27 +49,18 @@ if TYPE_CHECKING:
 
 def track(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file, a folder of images, or one image.")],
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mask",
-            "-m",
-            metavar="PATH[@FRAME|@1.5s][#ID]",
-            help="Mask of the object(s): ids, 0/255, or one colour each.",
-        ),
-    ] = None,
-    point: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--point", "-p", metavar="X,Y[:+|-][@FRAME|@1.5s][#ID]", help="A click on the object; :- beside it."
-        ),
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--box", "-b", metavar="X0,Y0,X1,Y1[@FRAME|@1.5s][#ID]", help="A box around the object, by two corners."
-        ),
-    ] = None,
+    mask: Masks = None,
+    point: Points = None,
+    box: Boxes = None,
+    scribble: Scribbles = None,
+    width: ScribbleWidth = 3.0,
+    polygon: Polygons = None,
+    text: Texts = None,
+    reference: References = None,
+    reference_mask: ReferenceMasks = None,
+    prompts: PromptFiles = None,
+    forget: Forgets = None,
+    prompts_schema: PromptsSchema = False,
     out: OutFolder = None,
     tracker: Tracker = "propagate",
     device: OnDevice = Device.auto,
@@ -76,22 +79,33 @@ def track(
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Follow objects through VIDEO from a mask, clicks or boxes, and write everything into one folder.
+    """Follow objects through VIDEO from masks, clicks, boxes and more, and write everything into one folder.
 
-    -m, -p and -b may be given several times and together. @ says when: @40 is frame 40 of the video, @1.5s the frame
-    shown then; without it, the first tracked frame. # says which object; without it, object 1. Frame numbers are
-    always those of the video, from 0, also with --start and --stride.
+    Prompts of every kind may be given several times and together. @ says when: @40 is frame 40 of the video, @1.5s the
+    frame shown then; without it, the first tracked frame. # says which object; without it, object 1. Frame numbers are
+    always those of the video, from 0, also with --start and --stride. A prompt for an object that is followed already
+    corrects it; marks with :- say what it is not. @ after --reference is a frame of that video.
+
+    --prompts reads files in which all of this is written down (docs/prompts.md). run.json of a run is one of them:
+    vos track VIDEO --prompts OLD/run.json repeats it.
 
     The folder gets masks/00000.png (palette PNG, one value per object), frames.jsonl (per frame and object: score,
     area, box, lost), run.json, overlay.mp4 and contact.png. Without -o it is called after the video, NAME_vos, in the
     current folder. Ctrl-C finishes the frame and keeps what is done.
     """
     from vos.pipeline import TrackOptions
-    from vos.prompt_text import parse_box, parse_mask, parse_point
+    from vos.prompt_text import parse_mask, parse_prompts, parse_references
     from vos.to_folder import track_to_folder
 
     parts = save_list(save)
-    prompts = [*map(parse_point, point or ()), *map(parse_box, box or ())]
+    given = [
+        *(prompts or ()),
+        *parse_references(reference or (), reference_mask or ()),
+        *parse_prompts(
+            points=point or (), boxes=box or (), scribbles=scribble or (), polygons=polygon or (), texts=text or (),
+            forgets=forget or (), width=width,
+        ),
+    ]  # fmt: skip
     masks = [parse_mask(text) for text in mask or ()]
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
@@ -101,11 +115,11 @@ def track(
     drawing = Progress("rendering", quiet=quiet)
     with stop_on_signal() as stop, Progress("tracking", quiet=quiet) as progress, drawing:
         summary = track_to_folder(
-            video, folder, prompts, mask=masks, options=options, save=parts, overwrite=overwrite,
+            video, folder, given, mask=masks, options=options, save=parts, overwrite=overwrite,
             on_progress=progress, on_render=drawing, stop=stop,
         )  # fmt: skip
-    for text in summary.warnings:
-        warn(text)
+    for line in summary.warnings:
+        warn(line)
     report(summary, as_json=json)
     if summary.state != "interrupted":
         return 0

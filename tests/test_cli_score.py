@@ -205,11 +205,11 @@ def test_results_of_track_and_batch_are_predictions(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips/one.mp4", 5)
     write_mask(tmp_path / "clips/one.png")
-    track = ("track", tmp_path / "clips/one.mp4", "-m", tmp_path / "clips/one.png", "-t", "copy", "-q")
+    track = ("track", tmp_path / "clips/one.mp4", "-m", tmp_path / "clips/one.png", "--tracker", "copy", "-q")
     assert vos(*track, "-o", tmp_path / "out").returncode == 0
     shutil.copytree(tmp_path / "out/masks", tmp_path / "gt/one")
     for save in ("masks", "masks,contact"):
-        batch = ("batch", tmp_path / "clips", "-o", tmp_path / save, "-t", "copy", "-q", "--save", save)
+        batch = ("batch", tmp_path / "clips", "-o", tmp_path / save, "--tracker", "copy", "-q", "--save", save)
         assert vos(*batch).returncode == 0
         assert "J&F 1.0000 over 1 objects" in vos("score", tmp_path / save, tmp_path / "gt", "-q").stdout
     assert "J&F 1.0000 over 1 objects" in vos("score", tmp_path / "out", tmp_path / "gt", "-q").stdout

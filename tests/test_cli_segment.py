@@ -15,10 +15,11 @@ from tiny_seem import TINY
 
 from cli.main import run
 from seem_core.errors import PromptError
+from seem_core.prompts import TextPrompt
 from seem_core.text import byte_pairs
 from vos.label_files import read_labels
+from vos.prompt_file import PromptTarget, read_prompts
 from vos.prompt_text import parse_polygon, parse_scribble, parse_words
-from vos.round_file import read_round
 
 Captured = pytest.CaptureFixture[str]
 CLASSES = ("cat", "dog", "sky-other-merged", "background")
@@ -44,11 +45,15 @@ def segment(*arguments: str, model: str = "tiny.safetensors") -> int:
     return run(["segment", "cat.png", "--model", model, *arguments])
 
 
+def one_prompt(fields: str, head: str = '"version": 1', object_id: str = "1") -> str:
+    return f'{{{head}, "objects": [{{"id": {object_id}, "prompts": [{{{fields}}}]}}]}}'
+
+
 KINDS = {
     "point": ["-p", "30,20"],
     "points": ["-p", "30,20", "-p", "80,60:-", "-p", "5,5#3"],
     "box": ["-b", "20,10,40,30"],
-    "scribble": ["--scribble", "20,10,30,20,40,30", "--width", "5"],
+    "scribble": ["-s", "20,10,30,20,40,30", "--width", "5"],
     "polygon": ["--polygon", "20,10,40,10,30,30#2"],
     "mask": ["-m", "cat-mask.png"],
     "mask with an id": ["-m", "cat-mask.png#7"],
@@ -92,8 +97,7 @@ def test_the_overlay_shows_both_signs(folder: Path) -> None:
 
 
 def test_rounds_add_up_and_read_the_round_before(folder: Path, capsys: Captured) -> None:
-    more = {"format": 1, "prompts": [{"type": "point", "x": 80, "y": 60, "positive": False}]}
-    Path("two.json").write_text(json.dumps(more))
+    Path("two.json").write_text(one_prompt('"point": [80, 60], "positive": false'))
     assert segment("-p", "30,20", "--round", "two.json", "--round", "two.json", "-o", "rounds", "--json") == 0
     rounds = json.loads(capsys.readouterr().out)["rounds"]
     assert [(item["prompts"], item["read_previous"]) for item in rounds] == [(1, False), (1, True), (1, True)]
@@ -114,7 +118,7 @@ def test_the_round_before_may_be_a_file(folder: Path, capsys: Captured) -> None:
 
 def test_demo_goes_by_the_prompts_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     write_tiny_checkpoint(Path("demo.safetensors"), monkeypatch, routing="demo", trained="full")
-    Path("two.json").write_text('{"format": 1, "prompts": [{"type": "point", "x": 80, "y": 60}]}')
+    Path("two.json").write_text(one_prompt('"point": [80, 60]'))
     assert segment("-p", "30,20", "--round", "two.json", "-o", "out", "--json", model="demo.safetensors") == 0
     rounds = json.loads(capsys.readouterr().out)["rounds"]
     assert [item["read_previous"] for item in rounds] == [False, False]
@@ -221,23 +225,16 @@ def test_words_need_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, cap
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", '"format": 1'),
-        ('{"format": 2, "prompts": []}', '"format": 1'),
-        ('{"format": 1, "prompts": []}', "no prompts"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": 1}], "x": 0}', "unknown field 'x'"),
-        ('{"format": 1, "prompts": [3]}', "prompt 1 of"),
-        ('{"format": 1, "prompts": [{"type": "dot"}]}', "'dot' is unknown"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1}]}', "needs a number 'y'"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": true}]}', "needs a number 'y'"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": 1, "z": 1}]}', "no field 'z'"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": 1, "object": 0}]}', "object id 0"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": 1, "object": "a"}]}', "whole number"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": 1, "y": 1, "positive": 1}]}', "true or false"),
-        ('{"format": 1, "prompts": [{"type": "point", "x": NaN, "y": 1}]}', "outside"),
-        ('{"format": 1, "prompts": [{"type": "box", "corners": [1, 2, 3]}]}', "list of 4 numbers"),
-        ('{"format": 1, "prompts": [{"type": "scribble", "points": []}]}', "pairs"),
-        ('{"format": 1, "prompts": [{"type": "text", "text": 3}]}', "needs a text"),
-        ('{"format": 1, "prompts": [{"type": "mask", "path": "none.png"}]}', "none.png"),
+        ("[]", '{"version": 1, "objects": [...]}'),
+        (one_prompt('"point": [1, 1]', '"version": 2'), "round.json: version: this program reads version 1, not 2"),
+        ('{"version": 1, "objects": []}', "round.json: objects: is a list of at least 1"),
+        (one_prompt('"point": [99, 1]'), "round.json: objects[0].prompts[0].point: point 99,1 lies outside"),
+        (
+            one_prompt('"point": [1, 1], "frame": 0'),
+            "objects[0].prompts[0]: a picture has no frames; leave out 'frame'",
+        ),
+        (one_prompt('"forget": true'), "objects[0].prompts[0]: a picture has no frames; leave out 'forget'"),
+        (one_prompt('"mask": "none.png"'), "objects[0].prompts[0].mask: mask none.png does not exist"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -251,19 +248,21 @@ def test_a_round_file_is_checked(folder: Path, capsys: Captured, content: str, w
 
 def test_a_round_file_holds_every_kind(folder: Path, capsys: Captured) -> None:
     prompts = [
-        {"type": "point", "x": 30, "y": 20},
-        {"type": "box", "corners": [20, 10, 40, 30], "object": 2},
-        {"type": "scribble", "points": [[20, 10], [30, 20]], "width": 4, "positive": True, "object": 3},
-        {"type": "polygon", "points": [[20, 10], [40, 10], [30, 30]], "object": 4},
-        {"type": "mask", "path": "cat-mask.png", "object": 5},
-        {"type": "text", "text": "a cat", "object": 6},
-        {"type": "reference", "image": "other.png", "mask": "other-mask.png", "object": 7},
+        {"point": [30, 20]},
+        {"box": [20, 10, 40, 30]},
+        {"scribble": [[20, 10], [30, 20]], "width": 4, "positive": True},
+        {"polygon": [[20, 10], [40, 10], [30, 30]]},
+        {"mask": "cat-mask.png"},
+        {"text": "a cat"},
+        {"reference": {"image": "other.png", "mask": "other-mask.png"}},
     ]
+    objects = [{"id": i, "prompts": [prompt]} for i, prompt in enumerate(prompts, 1)]
     (folder / "sub").mkdir()
     for name in ("cat-mask.png", "other.png", "other-mask.png"):
         (folder / name).rename(folder / "sub" / name)
-    (folder / "sub" / "all.json").write_text(json.dumps({"format": 1, "prompts": prompts}))
-    assert len(read_round(Path("sub/all.json"), (70, 90))) == 7
+    (folder / "sub" / "all.json").write_text(json.dumps({"version": 1, "objects": objects}))
+    target = PromptTarget.picture(Path("cat.png"), (70, 90))
+    assert len(read_prompts("sub/all.json", target).prompts) == 7
     assert segment("--round", "sub/all.json", "-o", "out", "--json") == 0
     assert [found["id"] for found in json.loads(capsys.readouterr().out)["objects"]] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -271,7 +270,7 @@ def test_a_round_file_holds_every_kind(folder: Path, capsys: Captured) -> None:
 def test_written_prompts() -> None:
     assert parse_scribble("1,2,3,4:-#5", 2.0).prompt.object_id == 5
     assert parse_polygon("1,2,3,4,5,6").prompt.object_id == 1
-    assert parse_words("number #1 of them#12").text == "number #1 of them"
-    assert parse_words("a\nb").object_id == 1
+    assert parse_words("number #1 of them#12").prompt == TextPrompt("number #1 of them", 12)
+    assert parse_words("a\nb").prompt.object_id == 1
     with pytest.raises(PromptError, match="background"):
         parse_words("cat#0")

@@ -12,9 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seem_core.errors import MaskError, PromptError
-from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
+from seem_core.prompts import (
+    BoxPrompt,
+    MaskPrompt,
+    PointPrompt,
+    PolygonPrompt,
+    Prompt,
+    ReferencePrompt,
+    ScribblePrompt,
+    TextPrompt,
+)
 from vos.frames import Frame, VideoInfo
-from vos.prompt_text import MaskFile, format_prompt, parse_box, parse_mask, parse_point, parse_when
+from vos.prompt_sources import MaskFile, ReferenceFile
+from vos.prompt_text import (
+    parse_box,
+    parse_forget,
+    parse_mask,
+    parse_point,
+    parse_polygon,
+    parse_prompts,
+    parse_references,
+    parse_scribble,
+    parse_when,
+    parse_words,
+)
 from vos.prompts import Forget, FramePrompt, Origin, Seconds, TimedPrompt, mask_prompts, place
 
 
@@ -49,23 +70,28 @@ moments = st.one_of(st.none(), st.integers(0, 10**9), st.floats(0, 1e9, allow_na
 ids = st.integers(1, 65535)
 
 
+def written(*numbers: float, sign: str = "", when: int | Seconds | None, i: int) -> str:
+    moment = "" if when is None else f"@{when.seconds!r}s" if isinstance(when, Seconds) else f"@{when}"
+    return f"{','.join(map(repr, numbers))}{sign}{moment}#{i}"
+
+
 @given(numbers, numbers, st.booleans(), ids, moments)
-def test_a_point_is_read_back_as_it_was_written(
+def test_a_point_is_read_as_it_was_written(
     x: float, y: float, positive: bool, i: int, when: int | Seconds | None
 ) -> None:
-    timed = TimedPrompt(PointPrompt(x, y, positive, i), when)
-    assert parse_point(format_prompt(timed)) == timed
+    text = written(x, y, sign=":+" if positive else ":-", when=when, i=i)
+    assert parse_point(text) == TimedPrompt(PointPrompt(x, y, positive, i), when)
 
 
 @given(st.tuples(numbers, numbers), st.tuples(numbers, numbers), ids, moments)
-def test_a_box_is_read_back_as_it_was_written(
+def test_a_box_is_read_as_it_was_written(
     xs: tuple[float, float], ys: tuple[float, float], i: int, when: int | Seconds | None
 ) -> None:
     (x0, x1), (y0, y1) = sorted(xs), sorted(ys)
     if x0 == x1 or y0 == y1:
         return
-    timed = TimedPrompt(BoxPrompt(x0, y0, x1, y1, i), when)
-    assert parse_box(format_prompt(timed)) == timed
+    text = written(x0, y0, x1, y1, when=when, i=i)
+    assert parse_box(text) == TimedPrompt(BoxPrompt(x0, y0, x1, y1, i), when)
 
 
 def test_the_forms_of_the_help() -> None:
@@ -79,6 +105,42 @@ def test_the_forms_of_the_help() -> None:
     assert parse_mask("a@b/cat.png@40") == MaskFile(Path("a@b/cat.png"), 40)
     assert parse_mask("cat.png@0.5s#4") == MaskFile(Path("cat.png"), Seconds(0.5), 4)
     assert parse_mask("cat@2x.png") == MaskFile(Path("cat@2x.png"))
+
+
+def test_the_other_forms_of_the_help() -> None:
+    assert parse_scribble("1,2,3,4:-@7#3", 5) == TimedPrompt(ScribblePrompt(((1, 2), (3, 4)), 5, False, 3), 7)
+    assert parse_polygon("1,2,3,4,5,7@2s") == TimedPrompt(PolygonPrompt(((1, 2), (3, 4), (5, 7))), Seconds(2))
+    assert parse_words("the cat @ the door@40#2") == TimedPrompt(TextPrompt("the cat @ the door", 2), 40)
+    assert parse_words("a cat") == TimedPrompt(TextPrompt("a cat"))
+    assert parse_forget("2@90") == parse_forget("#2@90") == TimedPrompt(Forget(2), 90)
+    assert parse_forget("65535@1.5s") == TimedPrompt(Forget(65535), Seconds(1.5))
+    references = parse_references(["cat.jpg", "clip.mp4@12", "clip.mp4@2s"], ["cat.png", "a.png#3", "b.png"])
+    assert references == (
+        ReferenceFile(Path("cat.jpg"), Path("cat.png")),
+        ReferenceFile(Path("clip.mp4"), Path("a.png"), 12, None, 3),
+        ReferenceFile(Path("clip.mp4"), Path("b.png"), Seconds(2)),
+    )
+    assert parse_prompts(points=["1,1"], forgets=["1@5"], texts=["cat"], scribbles=["1,1"], width=4) == (
+        TimedPrompt(PointPrompt(1, 1)),
+        TimedPrompt(ScribblePrompt(((1, 1),), 4)),
+        TimedPrompt(TextPrompt("cat")),
+        TimedPrompt(Forget(1), 5),
+    )
+
+
+def test_what_has_no_other_form_is_refused() -> None:
+    for text in ("", "2", "2@", "@4", "cat@4", "2@4#2"):
+        with pytest.raises(PromptError, match="is not the end of an object; write ID@FRAME"):
+            parse_forget(text)
+    with pytest.raises(PromptError, match="0 is the background"):
+        parse_forget("0@5")
+    for pictures, masks, words in (
+        (["a.jpg"], [], "1 --reference and 0 --reference-mask were given; give one mask for each"),
+        (["a.jpg#2"], ["a.png"], "#2 after a.jpg says nothing; put it after its mask"),
+        (["a.mp4"], ["a.png@3"], "a.png is a mask on a.mp4; put @ after that"),
+    ):
+        with pytest.raises(PromptError, match=words):
+            parse_references(pictures, masks)
 
 
 def test_a_mask_whose_whole_name_is_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -156,6 +218,7 @@ def test_any_moment_inside_the_tracked_part_gives_a_tracked_frame(
         (PointPrompt(1, 1), 11, range(10, 50, 2), r"not among the tracked frames 10\.\.48 in steps of 2"),
         (PointPrompt(1, 1), Seconds(99), ALL, r"99s is outside the tracked part of the video, 0\.00s to 14\.80s"),
         (MaskPrompt(np.zeros((48, 64), bool), 3), None, ALL, "the mask of object 3 is empty"),
+        (ReferencePrompt(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), bool), 3), None, ALL, "3 on its reference"),
         (PointPrompt(1, 1, False, 4), None, ALL, "object 4 begins on frame 0 with marks of what it is not"),
     ],
 )

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
-
-from seem_core.errors import InputError, MaskError, PromptError, VideoError
+from seem_core.errors import InputError, PromptError, VideoError
 from seem_core.prompts import Prompt
-from trackers.base import Labels, Tracker
+from trackers.base import Tracker
 from vos.device import pick_device, set_threads
 from vos.directions import DirectedResults, Direction, check_direction
-from vos.frames import FrameResult, VideoInfo, VideoSource
-from vos.masks import MaskFormat, read_prompt_mask
+from vos.frames import FrameResult, VideoSource
+from vos.masks import MaskFormat
 from vos.prefetch import prefetch
-from vos.prompt_text import MaskFile
-from vos.prompts import AnyPrompt, Forget, TimedPrompt, frame_at, mask_prompts, place
+from vos.prompt_gathering import AnyMask, GivenPrompt, gather
+from vos.prompt_sources import MaskFile
+from vos.prompt_writing import write_document
+from vos.prompts import Forget, FramePrompt, at_place
+from vos.run_record import Json
 from vos.working_size import WorkingSize
 
-AnyMask: TypeAlias = str | Path | MaskFile | Labels
 ReaderName: TypeAlias = Literal["pyav", "decord"]
 
 FRAMES_AHEAD = 4  # decoded frames that wait for the tracker
@@ -84,6 +84,9 @@ class Job:
     forgets   frame number -> ids of objects that end there, before its prompts
     ids       every object that a prompt names, ascending
     warnings  one sentence for each thing that was assumed
+    names     object id -> name, of objects that have one
+    inputs    every file that prompts were read from, with its role
+    document  all prompts in the format of prompt files, if that was asked for
     """
 
     source: VideoSource
@@ -93,11 +96,14 @@ class Job:
     size: WorkingSize
     warnings: tuple[str, ...] = ()
     forgets: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    inputs: tuple[tuple[str, Path], ...] = ()
+    document: Mapping[str, Json] | None = None
 
 
 def track(
     video: str | Path | VideoSource,
-    prompts: Iterable[AnyPrompt] | AnyPrompt = (),
+    prompts: Iterable[GivenPrompt] | GivenPrompt = (),
     *,
     mask: AnyMask | Sequence[str | Path | MaskFile] | None = None,
     tracker: str | Tracker = "propagate",
@@ -115,7 +121,7 @@ def track(
 
     video    a video file, a folder of images, or an open `VideoSource` (which stays open)
     prompts  `PointPrompt`, `BoxPrompt`, ... for the first tracked frame, or with a frame: `FramePrompt(40, prompt)`;
-             ``FramePrompt(90, Forget(2))`` ends object 2 there
+             ``FramePrompt(90, Forget(2))`` ends object 2 there. Also files of prompts, by their paths (docs/prompts.md)
     mask     a mask file (``PATH``, or several), or an (H, W) label map for the first tracked frame
 
     The other arguments are described in `TrackOptions`; ``tracker`` may also be a fresh `Tracker` object. Frame numbers
@@ -150,30 +156,33 @@ def open_source(video: str | Path | VideoSource, options: TrackOptions) -> Video
 
 def prepare(
     source: VideoSource,
-    prompts: Iterable[AnyPrompt] | AnyPrompt,
+    prompts: Iterable[GivenPrompt] | GivenPrompt,
     mask: AnyMask | Sequence[str | Path | MaskFile] | None,
     options: TrackOptions,
+    *,
+    document: bool = False,
 ) -> Job:
-    """Check everything against the video. Raises PromptError, MaskError, VideoError, InputError, each one sentence."""
+    """Check everything against the video. Raises PromptError, MaskError, VideoError, InputError, each one sentence.
+
+    document: also write all prompts down, see `Job`.
+    """
     frames = len(source)
     tracked = range(frames)[options.start : options.end : options.stride]
     if not tracked:
         raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
-    given = [prompts] if isinstance(prompts, AnyPrompt) else list(prompts)
-    from_masks, warnings = _read_masks(mask, source, tracked, options.mask_format)
-    placed = place([*from_masks, *given], source, tracked)
+    found = gather(prompts, mask, source, tracked, mask_format=options.mask_format)
     by_frame: dict[int, tuple[Prompt, ...]] = {}
     forgets: dict[int, tuple[int, ...]] = {}
-    for item in placed:
+    for item in found.placed:
         if isinstance(item.prompt, Forget):
             forgets[item.frame] = (*forgets.get(item.frame, ()), item.prompt.object_id)
         else:
             by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
-    for frame in by_frame:
-        _check_decodable(source, frame)
-    ids = tuple(sorted({item.prompt.object_id for item in placed}))
+    _check_decodable(source, found.placed)
+    ids = tuple(sorted({item.prompt.object_id for item in found.placed}))
     size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
-    job = Job(source, tracked, by_frame, ids, size, tuple(warnings), forgets)
+    written = write_document(found.placed, names=found.names, video=source.info.path) if document else None
+    job = Job(source, tracked, by_frame, ids, size, found.warnings, forgets, found.names, found.inputs, written)
     check_direction(job, options.direction)
     return job
 
@@ -241,52 +250,12 @@ def _with_warnings(job: Job, results: Iterator[FrameResult]) -> Iterator[FrameRe
         logger.warning(warning)
 
 
-def mask_files(mask: AnyMask | Sequence[str | Path | MaskFile] | None) -> list[MaskFile]:
-    """The files among what was given as ``mask``; none for a label map."""
-    if mask is None or isinstance(mask, np.ndarray):
-        return []
-    items = [mask] if isinstance(mask, (str, Path, MaskFile)) else mask
-    return [item if isinstance(item, MaskFile) else MaskFile(Path(item)) for item in items]
-
-
-def _read_masks(
-    mask: AnyMask | Sequence[str | Path | MaskFile] | None, source: VideoSource, tracked: range, mask_format: MaskFormat
-) -> tuple[list[TimedPrompt], list[str]]:
-    """Mask prompts of every mask given, and warnings about what they were taken for."""
-    if isinstance(mask, np.ndarray):
-        return list(mask_prompts(_as_labels(mask))), []
-    prompts: list[TimedPrompt] = []
-    warnings: list[str] = []
-    for file in mask_files(mask):
-        labels, said = _read_mask(file, source.info, mask_format)
-        prompts += mask_prompts(labels, frame_at(file.when, source, tracked))
-        warnings += said
-    return prompts, warnings
-
-
-def _read_mask(file: MaskFile, info: VideoInfo, mask_format: MaskFormat) -> tuple[Labels, tuple[str, ...]]:
-    found = read_prompt_mask(file.path, size=(info.height, info.width), mask_format=mask_format)
-    if file.object_id is None:
-        return found.labels, found.warnings
-    if len(found.ids) > 1:
-        raise MaskError(
-            f"{file.path} holds {len(found.ids)} objects; leave out #{file.object_id}, they have ids of their own"
-        )
-    dtype = np.uint8 if file.object_id <= 255 else np.uint16
-    return np.where(found.labels > 0, dtype(file.object_id), dtype(0)), found.warnings
-
-
-def _as_labels(mask: Labels) -> Labels:
-    """A label map from what programs hold: bool, or any integers that fit 16 bits."""
-    if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise MaskError(f"a mask array is (H, W) of bool or integers, not {mask.shape} {mask.dtype}")
-    if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= 65535:
-        raise MaskError(f"a mask array has ids {mask.min()}..{mask.max()}; they must lie in 0..65535")
-    return mask.astype(np.uint8) if mask.max(initial=0) <= 255 else mask.astype(np.uint16)
-
-
-def _check_decodable(source: VideoSource, frame: int) -> None:
-    try:
-        source[frame]
-    except (VideoError, IndexError) as error:
-        raise PromptError(f"frame {frame} of a prompt cannot be decoded; put the prompt on another frame") from error
+def _check_decodable(source: VideoSource, placed: Iterable[FramePrompt]) -> None:
+    """Frames with prompts are looked at before the first one is tracked."""
+    origins = {item.frame: item.origin for item in placed if not isinstance(item.prompt, Forget)}
+    for frame, origin in origins.items():
+        try:
+            source[frame]
+        except (VideoError, IndexError) as error:
+            what = f"frame {frame} of a prompt cannot be decoded; put the prompt on another frame"
+            raise at_place(PromptError(what), origin.place) from error

@@ -1,9 +1,11 @@
-"""Prompts in writing, as on the command line: parsing and formatting. ``@`` says when, ``#`` says which object.
+"""Prompts in writing, as on the command line. ``@`` says when, ``#`` says which object.
 
     148,170          a click on the object          148,170:-       a click beside it ("this is not the object")
     148,170@40#2     object 2, on frame 40          148,170@1.5s    on the frame shown 1.5 seconds into the video
     90,120,210,260   a box x0,y0,x1,y1              cat.png@40      a mask file, on frame 40
     10,20,40,25,60,9 a scribble or a polygon through (10, 20), (40, 25) and (60, 9); with :- what the object is not
+    the black cat#2  object 2, in words             2@90            object 2 ends on frame 90
+    other.mp4@12     another picture that shows the object: frame 12 of a video
 
 Without ``@`` a prompt applies to the first frame that is tracked; without ``#`` it speaks of object 1.
 """
@@ -12,12 +14,27 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from seem_core.errors import PromptError
 from seem_core.prompts import BoxPrompt, PointPrompt, PolygonPrompt, ScribblePrompt, TextPrompt
-from vos.prompts import FramePrompt, Seconds, TimedPrompt, When
+from vos.prompt_sources import MaskFile, ReferenceFile
+from vos.prompts import Forget, Seconds, TimedPrompt, When
+
+__all__ = [
+    "MaskFile",
+    "parse_box",
+    "parse_forget",
+    "parse_mask",
+    "parse_point",
+    "parse_polygon",
+    "parse_prompts",
+    "parse_references",
+    "parse_scribble",
+    "parse_when",
+    "parse_words",
+]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _WHEN = r"@(?P<when>\d+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?s)"
@@ -25,17 +42,30 @@ _ID = r"#(?P<id>\d+)"
 _POINT = re.compile(rf"(?P<x>{_NUMBER}),(?P<y>{_NUMBER})(?::(?P<sign>[+-]))?(?:{_WHEN})?(?:{_ID})?")
 _BOX = re.compile(rf"(?P<box>{_NUMBER}(?:,{_NUMBER}){{3}})(?:{_WHEN})?(?:{_ID})?")
 _POINTS = re.compile(rf"(?P<points>{_NUMBER}(?:,{_NUMBER})*)(?::(?P<sign>[+-]))?(?:{_WHEN})?(?:{_ID})?")
-_WORDS = re.compile(rf"(?P<text>.+?)(?:{_ID})?", re.DOTALL)
+_WORDS = re.compile(rf"(?P<text>.+?)(?:{_WHEN})?(?:{_ID})?", re.DOTALL)
+_FORGET = re.compile(rf"#?(?P<id>\d+){_WHEN}")
 _MASK_SUFFIX = re.compile(rf"(?P<path>.+?)(?:{_WHEN})?(?:{_ID})?", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class MaskFile:
-    """A mask file named on the command line; ``object_id`` is given only where the file holds one object."""
-
-    path: Path
-    when: When = None
-    object_id: int | None = None
+def parse_prompts(
+    *,
+    points: Iterable[str] = (),
+    boxes: Iterable[str] = (),
+    scribbles: Iterable[str] = (),
+    polygons: Iterable[str] = (),
+    texts: Iterable[str] = (),
+    forgets: Iterable[str] = (),
+    width: float = 3.0,
+) -> tuple[TimedPrompt, ...]:
+    """All that options of a command say, kind by kind. width: of the scribbles, in pixels. Raises PromptError."""
+    return (
+        *map(parse_point, points),
+        *map(parse_box, boxes),
+        *(parse_scribble(text, width) for text in scribbles),
+        *map(parse_polygon, polygons),
+        *map(parse_words, texts),
+        *map(parse_forget, forgets),
+    )
 
 
 def parse_when(text: str) -> int | Seconds:
@@ -80,12 +110,39 @@ def parse_polygon(text: str) -> TimedPrompt:
     return TimedPrompt(PolygonPrompt(points, match["sign"] != "-", _object_id(match) or 1), _when(match))
 
 
-def parse_words(text: str) -> TextPrompt:
-    """``WORDS[#ID]``. Raises PromptError where there are no words."""
+def parse_words(text: str) -> TimedPrompt:
+    """``WORDS[@FRAME|@SECONDSs][#ID]``. Raises PromptError where there are no words."""
     match = _WORDS.fullmatch(text)
     if match is None:
         raise PromptError("a text prompt is empty")
-    return TextPrompt(match["text"], _object_id(match) or 1)
+    return TimedPrompt(TextPrompt(match["text"], _object_id(match) or 1), _when(match))
+
+
+def parse_forget(text: str) -> TimedPrompt:
+    """``ID@FRAME|ID@SECONDSs``: from there on the object is not followed. Raises PromptError for anything else."""
+    match = _FORGET.fullmatch(text.strip())
+    if match is None:
+        raise PromptError(f"{text!r} is not the end of an object; write ID@FRAME, such as 2@90 or 2@3.5s")
+    return TimedPrompt(Forget(_object_id(match) or 1), _when(match))
+
+
+def parse_references(pictures: Sequence[str], masks: Sequence[str]) -> tuple[ReferenceFile, ...]:
+    """``PICTURE[@FRAME|@SECONDSs]`` each with its ``MASK[#ID]``; @ says which frame of a video shows the object.
+
+    Raises PromptError where the two lists do not belong together, or a mask has a moment.
+    """
+    if len(pictures) != len(masks):
+        raise PromptError(
+            f"{len(pictures)} --reference and {len(masks)} --reference-mask were given; give one mask for each"
+        )
+    found = []
+    for picture, mask in zip(map(parse_mask, pictures), map(parse_mask, masks), strict=True):
+        if picture.object_id is not None:
+            raise PromptError(f"#{picture.object_id} after {picture.path} says nothing; put it after its mask")
+        if mask.when is not None:
+            raise PromptError(f"{mask.path} is a mask on {picture.path}; put @ after that")
+        found.append(ReferenceFile(picture.path, mask.path, picture.when, None, mask.object_id))
+    return tuple(found)
 
 
 def _points(text: str, what: str) -> tuple[tuple[tuple[float, float], ...], re.Match[str]]:
@@ -93,7 +150,7 @@ def _points(text: str, what: str) -> tuple[tuple[tuple[float, float], ...], re.M
     numbers = [] if match is None else [float(number) for number in match["points"].split(",")]
     if match is None or len(numbers) % 2:
         raise PromptError(
-            f"{text!r} is not a {what}; write x,y,x,y,... with an optional #ID, such as 10,20,40,25,60,9#2"
+            f"{text!r} is not a {what}; write x,y,x,y,... with an optional @FRAME and #ID, such as 10,20,40,25,60,9#2"
         )
     return tuple(zip(numbers[::2], numbers[1::2], strict=True)), match
 
@@ -102,30 +159,10 @@ def parse_mask(text: str) -> MaskFile:
     """``PATH[@FRAME|@SECONDSs][#ID]``. A file whose whole name matches is taken as it is, ``@`` and ``#`` included."""
     match = _MASK_SUFFIX.fullmatch(text)
     if not text or match is None:
-        raise PromptError("a mask file has an empty name")
+        raise PromptError("a file has an empty name")
     if os.path.exists(text):  # False, and no error, where that cannot be found out
         return MaskFile(Path(text))
     return MaskFile(Path(match["path"]), _when(match), _object_id(match))
-
-
-def format_prompt(timed: TimedPrompt | FramePrompt) -> str:
-    """The written form that `parse_point` and `parse_box` read back to an equal prompt."""
-    prompt = timed.prompt
-    when = timed.frame if isinstance(timed, FramePrompt) else timed.when
-    if isinstance(prompt, PointPrompt):
-        body = f"{_number(prompt.x)},{_number(prompt.y)}{'' if prompt.positive else ':-'}"
-    elif isinstance(prompt, BoxPrompt):
-        body = ",".join(map(_number, (prompt.x0, prompt.y0, prompt.x1, prompt.y1)))
-    else:
-        raise PromptError(f"a {type(prompt).__name__} has no written form")
-    return body + format_when(when) + (f"#{prompt.object_id}" if prompt.object_id != 1 else "")
-
-
-def format_when(when: When) -> str:
-    """``@40``, ``@1.5s``, or nothing for the first tracked frame."""
-    if when is None:
-        return ""
-    return f"@{_number(when.seconds)}s" if isinstance(when, Seconds) else f"@{when}"
 
 
 def _when(match: re.Match[str]) -> When:
@@ -141,7 +178,3 @@ def _object_id(match: re.Match[str]) -> int | None:
     if int(match["id"]) == 0:
         raise PromptError("object id 0 is the background; objects are numbered from 1")
     return int(match["id"])
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from seem_core.class_embeddings import default_cache
 from seem_core.coco import COCO_PANOPTIC
-from seem_core.errors import MaskError, OutputError, PromptError
+from seem_core.errors import MaskError, OutputError, PromptError, VosError
 from seem_core.geometry import InputSize
 from seem_core.object_requests import OutputQuery
 from seem_core.prompt_canvas import MARKS, check_mark
@@ -37,8 +37,10 @@ from vos.images import read_image
 from vos.label_files import encode_labels, read_labels, write_whole
 from vos.masks import MaskFormat
 from vos.prompt_drawing import draw_prompts, write_below
-from vos.prompt_text import MaskFile
-from vos.round_file import masks_of, read_round, references_of
+from vos.prompt_file import PromptTarget, read_prompts
+from vos.prompt_json import Numbering
+from vos.prompt_sources import MaskFile, ReferenceFile, read_mask_file, read_reference
+from vos.prompts import Forget, TimedPrompt, at_place
 
 FORMAT = 1
 MASKS_FILE, OVERLAY_FILE, SEGMENTS_FILE = "masks.png", "overlay.png", "segments.json"
@@ -67,13 +69,13 @@ class SegmentOptions:
 
 @dataclass(frozen=True)
 class PromptFiles:
-    """Prompts that lie in files. references: pairs of another picture and the object's mask on it.
+    """Prompts that lie in files. references: other pictures, or frames of videos, that show an object.
 
-    rounds: one file per further round (`vos.round_file`). previous: label map of a round before the first one.
+    rounds: one file of prompts per further round (`vos.prompt_file`). previous: label map of a round before the first.
     """
 
     masks: tuple[MaskFile, ...] = ()
-    references: tuple[tuple[Path, Path], ...] = ()
+    references: tuple[ReferenceFile, ...] = ()
     rounds: tuple[Path, ...] = ()
     previous: Path | None = None
 
@@ -148,7 +150,7 @@ def segment_image(
     _refuse(folder, overwrite)
     pixels = read_image(image)
     size = (pixels.shape[0], pixels.shape[1])
-    rounds = _rounds(prompts, files, size, options)
+    rounds, notes = _rounds(image, prompts, files, size, options)
     previous = None if files.previous is None else _previous_labels(files.previous, size)
     if segmenter is None:
         segmenter = _load(options)
@@ -169,8 +171,8 @@ def segment_image(
     overlay = _overlay(pixels, labels, [prompt for given in rounds for prompt in given], objects)
     summary = SegmentSummary(
         folder, image, size, features.geometry.image, segmenter.name, segmenter.model.config.routing, segmenter.trained,
-        "panoptic" if options.panoptic else "prompts", objects, done, round(seconds, 3), _warnings(segmenter),
-        tuple(folder / name for name in (MASKS_FILE, OVERLAY_FILE, SEGMENTS_FILE)),
+        "panoptic" if options.panoptic else "prompts", objects, done, round(seconds, 3),
+        (*notes, *_warnings(segmenter)), tuple(folder / name for name in (MASKS_FILE, OVERLAY_FILE, SEGMENTS_FILE)),
     )  # fmt: skip
     _write(folder, labels, overlay, summary)
     return summary
@@ -191,26 +193,41 @@ def _refuse(folder: Path, overwrite: bool) -> None:
 
 
 def _rounds(
-    prompts: Sequence[Prompt], files: PromptFiles, size: tuple[int, int], options: SegmentOptions
-) -> list[tuple[Prompt, ...]]:
-    """The prompts of every round, checked against the picture."""
-    first = [*prompts]
+    image: Path, prompts: Sequence[Prompt], files: PromptFiles, size: tuple[int, int], options: SegmentOptions
+) -> tuple[list[tuple[Prompt, ...]], tuple[str, ...]]:
+    """The prompts of every round, checked against the picture, and warnings about what files were taken for."""
+    first, notes = [TimedPrompt(prompt) for prompt in prompts], list[str]()
     for mask in files.masks:
         if mask.when is not None:
             raise PromptError(f"a picture has no frames; leave out @ after {mask.path}")
-        first += masks_of(mask.path, size, mask.object_id, options.mask_format)
-    for other, mask_on_it in files.references:
-        first += references_of(other, mask_on_it, None, options.mask_format)
-    rounds = [tuple(first)] if first else []
-    rounds += [read_round(path, size, options.mask_format) for path in files.rounds]
+        found, said = read_mask_file(mask, size, options.mask_format)
+        first, notes = [*first, *found], [*notes, *said]
+    for reference in files.references:
+        found, said = read_reference(reference, options.mask_format)
+        first, notes = [*first, *found], [*notes, *said]
+    rounds = [first] if first else []
+    target, numbering = PromptTarget.picture(image, size), Numbering()
+    for path in files.rounds:
+        file = read_prompts(path, target, mask_format=options.mask_format, numbering=numbering)
+        rounds.append(list(file.prompts))
+        notes += file.warnings
     if options.panoptic and (rounds or files.previous):
         raise PromptError("panoptic segments everything; leave out the prompts, or leave out --panoptic")
     if not options.panoptic and not rounds:
         raise PromptError("nothing says what to segment; give a point, a box, a mask, a reference, words or --panoptic")
-    for prompt in (prompt for given in rounds for prompt in given):
-        if isinstance(prompt, MARKS):
+    return [tuple(_checked(timed, size) for timed in given) for given in rounds], tuple(notes)
+
+
+def _checked(timed: TimedPrompt, size: tuple[int, int]) -> Prompt:
+    prompt = timed.prompt
+    if isinstance(prompt, Forget):
+        raise PromptError(f"a picture has no frames on which object {prompt.object_id} could end")
+    if isinstance(prompt, MARKS):
+        try:
             check_mark(prompt, size)
-    return rounds
+        except VosError as error:
+            raise at_place(error, timed.origin.place) from error
+    return prompt
 
 
 def _previous_labels(path: Path, size: tuple[int, int]) -> Labels:

@@ -16,27 +16,24 @@ from pathlib import Path
 from typing import Literal
 
 from seem_core.errors import InputError, VosError
-from seem_core.prompts import BoxPrompt, PointPrompt
 from trackers.base import Tracker
 from vos.directions import DirectedResults, Direction, remove_left_over
 from vos.frames import FrameResult, VideoSource
 from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord, check_inputs
 from vos.pipeline import (
-    AnyMask,
     Job,
     TrackOptions,
     make_tracker,
-    mask_files,
     open_source,
     prepare,
     settle,
     stream,
 )
 from vos.prefetch import WriteBehind
-from vos.prompt_text import MaskFile, format_prompt
-from vos.prompts import AnyPrompt, FramePrompt
+from vos.prompt_gathering import AnyMask, GivenPrompt
+from vos.prompt_sources import MaskFile
 from vos.render import Rendered, render
-from vos.run_record import MASKS_FOLDER, Json
+from vos.run_record import MASKS_FOLDER
 
 RESULTS_BEHIND = 4  # finished frames that wait for the writer
 PARTS = frozenset({"masks", "overlay", "contact"})
@@ -77,7 +74,7 @@ class TrackSummary:
 def track_to_folder(
     video: str | Path | VideoSource,
     out: str | PathLike[str],
-    prompts: Iterable[AnyPrompt] | AnyPrompt = (),
+    prompts: Iterable[GivenPrompt] | GivenPrompt = (),
     *,
     mask: AnyMask | Sequence[str | Path | MaskFile] | None = None,
     options: TrackOptions | None = None,
@@ -104,12 +101,11 @@ def track_to_folder(
     options = options or TrackOptions()
     source = open_source(video, options)
     try:
-        files = mask_files(mask)
-        check_inputs(Path(out), [source.info.path, *(file.path for file in files)])
-        job = prepare(source, prompts, mask, options)
+        job = prepare(source, prompts, mask, options, document=True)
+        check_inputs(Path(out), [source.info.path, *(path for _, path in job.inputs)])
         options = settle(options)
         tracker = make_tracker(options)
-        record = _record(job, files, options)
+        record = _record(job, options)
         with ResultFolder.create(out, overwrite=overwrite) as folder:
             folder.begin(record)
             tally = _follow(job, tracker, folder, options.direction, on_progress, stop)
@@ -210,22 +206,16 @@ def _follow(
     return tally
 
 
-def _record(job: Job, masks: Iterable[MaskFile], options: TrackOptions) -> RunRecord:
+def _record(job: Job, options: TrackOptions) -> RunRecord:
     """What run.json says before the first frame."""
     inputs = [InputRecord.of("video", job.source.info.path)]
-    inputs += [InputRecord.of("mask", file.path) for file in masks]
-    written: list[Json] = [
-        format_prompt(FramePrompt(frame, prompt))
-        for frame, prompts in job.prompts.items()
-        for prompt in prompts
-        if isinstance(prompt, (PointPrompt, BoxPrompt))
-    ]
+    inputs += [InputRecord.of(role, path) for role, path in job.inputs]
     return RunRecord(
         video=replace(job.source.info, path=job.source.info.path.absolute()),
         tracked=(job.tracked.start, job.tracked.stop, job.tracked.step),
         ids=job.ids,
         inputs=tuple(inputs),
-        options={**asdict(options), "prompts": written},
+        options={**asdict(options), "prompts": dict(job.document or {})},
         warnings=job.warnings,
     )
 
