@@ -56,6 +56,7 @@ COMMANDS = (
     CommandEntry("score", "cli.score:score", "Compare masks with ground truth: J, F and J&F as DAVIS defines them."),
     CommandEntry("davis", "cli.davis:davis", "Run trackers over a DAVIS dataset and print their scores side by side."),
     CommandEntry("bench", "cli.bench:bench", "Measure how few clicks and other marks a segmenter needs on pictures."),
+    CommandEntry("train", "cli.train:train", "Train the dense reader or SEEM, or fine-tune SEEM on your own pictures."),
     CommandEntry("models", "cli.models:models", "Get, convert and check the weights of SEEM."),
     CommandEntry(
         "doctor", "cli.doctor:doctor", "Show versions, devices, codecs and CPU features, and what is missing."

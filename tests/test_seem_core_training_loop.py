@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -19,10 +21,12 @@ from torch import Tensor, nn
 from seem_core.errors import CheckpointError, DiskFullError, InputError
 from seem_core.reader import ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
-from seem_core.training.loop import LoopConfig, Stage, Trainer, read_log
+from seem_core.training.data_sources import DataSpec
+from seem_core.training.loop import PUBLISHED_DROPS, LoopConfig, Stage, Trainer, read_log
 from seem_core.training.pack import Pack, pack
 from seem_core.training.reader_task import ReaderTask
 from seem_core.training.run_folder import RunFolder
+from seem_core.training.sample_sheet import HEADER, SIDE, Sample
 from seem_core.training.train_reader import ReaderRun, parse_stages, train_reader
 
 SMALL = ReaderConfig(key=16, local_key=8, window=2, value=16, local_value=8, decoder=(16, 16, 8, 8))
@@ -57,8 +61,9 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def a_run(small_pack: Pack, first: Path, folder: Path, **changes: object) -> ReaderRun:
     settings: dict[str, object] = {
         "steps": 8, "stages": (STAGE,), "log_steps": 1, "checkpoint_steps": 4, "init": first, "precision": "float32",
+        "device": "cpu",
     }  # fmt: skip
-    return ReaderRun(pack=small_pack.path, folder=folder, **{**settings, **changes})  # type: ignore[arg-type]
+    return ReaderRun(data=(DataSpec(small_pack.path),), folder=folder, **{**settings, **changes})  # type: ignore[arg-type]
 
 
 def losses(folder: Path) -> list[float]:
@@ -117,11 +122,14 @@ def _window():  # type: ignore[no-untyped-def]
 
 def test_killed_and_resumed(small_pack: Pack, first_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [
-        sys.executable, "-m", "seem_core.training", "reader", str(small_pack.path), str(folder), "--steps", "400",
-        "--stage", "1:64:2:3", "--init", str(first_weights), "--log-steps", "1", "--checkpoint-steps", "2",
-        "--precision", "float32",
-    ]  # fmt: skip
+    config = tmp_path / "run.json"
+    content = {
+        "task": "reader", "folder": str(folder), "data": [{"path": str(small_pack.path)}], "steps": 400,
+        "stages": [{"until": 1, "size": 64, "clips": 2, "frames": 3}], "init": str(first_weights), "log_steps": 1,
+        "checkpoint_steps": 2, "precision": "float32", "device": "cpu",
+    }  # fmt: skip
+    config.write_text(json.dumps(content))
+    command = [sys.executable, "-m", "seem_core.training", str(config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -131,9 +139,9 @@ def test_killed_and_resumed(small_pack: Pack, first_weights: Path, tmp_path: Pat
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    state = RunFolder(folder).load(SMALL.build(), [])
+    state = RunFolder(folder).state()
     assert state is not None
-    done = state[0].step
+    done = state.step
     assert 0 < done < 400
     train_reader(a_run(small_pack, first_weights, folder, steps=done + 2))
     assert [row["step"] for row in read_log(folder / "log.csv")] == list(range(1, done + 3))
@@ -144,8 +152,59 @@ def test_other_data_or_seed_is_refused(small_pack: Pack, first_weights: Path, tm
     with pytest.raises(InputError, match="another seed"):
         train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=2, seed=1))
     save_reader(ReaderConfig().build().state_dict(), ReaderConfig(), tmp_path / "big.safetensors", facts={})
-    with pytest.raises(CheckpointError, match="cannot be used"):
+    with pytest.raises(CheckpointError, match=r"another configuration: model\.key was 16, now 64"):
         train_reader(a_run(small_pack, tmp_path / "big.safetensors", tmp_path / "run", steps=2))
+    with pytest.raises(InputError, match=r"other settings: rate was 0\.001, now 0\.002"):
+        train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=2, rate=2e-3))
+
+
+def test_other_frozen_weights_are_refused(small_pack: Pack, first_weights: Path, tmp_path: Path) -> None:
+    train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=1))
+    torch.manual_seed(9)
+    save_reader(SMALL.build().state_dict(), SMALL, tmp_path / "other.safetensors", facts={})
+    with pytest.raises(CheckpointError, match="started from other weights"):
+        train_reader(a_run(small_pack, tmp_path / "other.safetensors", tmp_path / "run", steps=2))
+
+
+def test_stages_come_from_the_checkpoint(small_pack: Pack, first_weights: Path, tmp_path: Path) -> None:
+    train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=1))
+    train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=2, stages=None))
+    state = RunFolder(tmp_path / "run").state()
+    assert state is not None
+    assert state.config["stages"] == [{"until": 1.0, "size": 64, "clips": 2, "frames": 3}]
+
+
+def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
+    task = Poisoned(set())
+    Trainer(task, LoopConfig(steps=1, rate=0.1, accumulate=2, clip_norm=1e9, warmup=0), tmp_path / "a").run()
+    expected = Poisoned(set())
+    losses = [expected.loss(expected.batch(0, k, STAGE), 0, k, 0)[0] for k in range(2)]
+    torch.autograd.backward(sum(losses) / 2)
+    optimizer = torch.optim.AdamW(expected.parameter_groups(0.1), betas=(0.9, 0.99))
+    optimizer.step()
+    assert torch.allclose(task.model.weight, expected.model.weight, atol=1e-6)
+
+
+def test_published_schedule_drops_twice() -> None:
+    config = LoopConfig(steps=10, schedule="steps", warmup=0.0)
+    found = [config.rate_factor(p) for p in (0.0, 0.5, PUBLISHED_DROPS[0], PUBLISHED_DROPS[1], 1.0)]
+    assert found == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+
+
+def test_a_page_of_samples_is_drawn(small_pack: Pack, first_weights: Path, tmp_path: Path) -> None:
+    train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=2, sheet_steps=1))
+    pages = sorted(p.name for p in (tmp_path / "run/samples").iterdir())
+    assert pages == ["0000001.png", "0000002.png"]
+    page = cv2.imread(str(tmp_path / "run/samples/0000002.png"))
+    assert page.shape[1] == 4 * SIDE
+    assert page.shape[0] == HEADER + 6 * SIDE
+
+
+def test_drawing_samples_changes_nothing(small_pack: Pack, first_weights: Path, tmp_path: Path) -> None:
+    train_reader(a_run(small_pack, first_weights, tmp_path / "with", steps=3, sheet_steps=1))
+    train_reader(a_run(small_pack, first_weights, tmp_path / "without", steps=3, sheet_seconds=None))
+    assert losses(tmp_path / "with") == losses(tmp_path / "without")
+    assert not (tmp_path / "without/samples").exists()
 
 
 def test_full_disk_leaves_the_checkpoint_before(
@@ -159,15 +218,16 @@ def test_full_disk_leaves_the_checkpoint_before(
     monkeypatch.setattr("seem_core.training.run_folder.save_file", full)
     with pytest.raises(DiskFullError, match="the one before stays"):
         train_reader(a_run(small_pack, first_weights, tmp_path / "run", steps=2))
-    found = RunFolder(tmp_path / "run").load(SMALL.build(), [])
+    found = RunFolder(tmp_path / "run").state()
     assert found is not None
-    assert found[0].step == 1
+    assert found.step == 1
 
 
 class Poisoned:
     """A task whose loss is not a number at some steps."""
 
     fingerprint = "0"
+    identity = MappingProxyType({"task": "poisoned"})
 
     def __init__(self, bad: set[int]) -> None:
         torch.manual_seed(0)
@@ -184,6 +244,9 @@ class Poisoned:
         loss = (self.model(batch) - batch.sum(1, keepdim=True)).square().mean()
         return loss * float("nan") if step in self.bad else loss, {}
 
+    def samples(self, seed: int, stage: Stage) -> list[Sample]:
+        return []
+
 
 def test_step_without_finite_gradient_changes_nothing(tmp_path: Path) -> None:
     trainer = Trainer(Poisoned({3}), LoopConfig(steps=10, rate=0.1, log_steps=1), tmp_path)
@@ -197,6 +260,20 @@ def test_step_without_finite_gradient_changes_nothing(tmp_path: Path) -> None:
     trainer.run()
     assert all(torch.isfinite(p).all() for p in trainer.parameters)
     assert int(read_log(tmp_path / "log.csv")[-1]["skipped"]) == 1
+
+
+def test_no_checkpoint_takes_the_place_of_the_last_good_one(tmp_path: Path) -> None:
+    trainer = Trainer(Poisoned({3}), LoopConfig(steps=4, rate=0.1), tmp_path)
+    for _ in range(3):
+        trainer._step(_window())
+        trainer.step += 1
+    trainer.save()
+    trainer._step(_window())
+    trainer.step += 1
+    trainer.save()
+    state = RunFolder(tmp_path).state()
+    assert state is not None
+    assert state.step == 3
 
 
 def test_divergence_is_named(tmp_path: Path) -> None:
@@ -214,7 +291,14 @@ def test_stops_after_the_minutes_given(small_pack: Pack, first_weights: Path, tm
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({}, {"steps": 1, "minutes": 1.0}, {"steps": 0}, {"steps": 1, "stages": (Stage(1, 50, 1, 2),)}):
+    for wrong in (
+        {},
+        {"steps": 1, "minutes": 1.0},
+        {"steps": 0},
+        {"steps": 1, "stages": (Stage(1, 50, 1, 2),)},
+        {"steps": 1, "accumulate": 0},
+        {"steps": 1, "rate": -1.0},
+    ):
         with pytest.raises(InputError):
             LoopConfig(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="UNTIL:SIZE"):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from seem_core.errors import DatasetError
-from seem_core.training.pack import Pack, PackOptions, boxes, decode_labels, encode_labels, pack, training_clips
+from seem_core.training.data_sources import DataSpec, MaskFile, find_clips
+from seem_core.training.pack import Pack, PackOptions, boxes, decode_labels, encode_labels, pack
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 3)))
@@ -86,7 +87,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_nothing_held_back_is_packed(data_root: Path) -> None:
-    names = {name for name, _, _ in training_clips(data_root, exclude=PackOptions().exclude)}
+    clips = list(find_clips(DataSpec(data_root), exclude=PackOptions().exclude))
+    names = {clip.name for clip in clips}
     banned = [
         f"{source}/{name}"
         for source in ("davis", "clips")
@@ -103,9 +105,14 @@ def test_nothing_held_back_is_packed(data_root: Path) -> None:
         assert listed - names <= {"davis/drift-turn", "davis/motocross-bumps"}
     assert len(names) > 3400
     # the paths, not only the names: no picture of a held-out sequence under another name
-    parts = {
-        path.parent.name for n, s, pairs in training_clips(data_root) if s in ("davis", "clips") for path, _ in pairs
-    }
+    parts = {frame.image.parent.name for clip in clips if clip.source in ("davis", "clips") for frame in clip.frames}
+    assert all(
+        frame.image.parent.name == frame.mask.path.parent.name
+        for clip in clips
+        if clip.source in ("davis", "clips")
+        for frame in clip.frames
+        if isinstance(frame.mask, MaskFile)
+    )
     assert not parts & {name.split("/")[1] for name in banned}
 
 

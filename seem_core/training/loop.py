@@ -12,30 +12,38 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seem_core.errors import InputError
-from seem_core.training.run_folder import RunFolder, RunState
+from seem_core.errors import CheckpointError, InputError
+from seem_core.training.run_folder import Frozen, RunFolder, RunState
+from seem_core.training.sample_sheet import Sample, draw_sheet
 
 log = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
+FREE = frozenset(
+    {"minutes", "steps", "patience", "checkpoint_seconds", "checkpoint_steps", "log_steps", "sheet_seconds",
+     "sheet_steps"}
+)  # fmt: skip
+"""Fields of `LoopConfig` that may differ when a run goes on: they decide when it ends and what it tells."""
+PUBLISHED_DROPS = (0.88889, 0.96296)  # progress at which the published schedule divides the rate by ten (SPEC §9)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Sizes of a batch until progress ``until`` (0..1): ``clips`` clips of ``frames`` frames of size x size pixels."""
+    """Sizes of a batch until progress ``until`` (0..1): ``clips`` clips of ``frames`` frames of size x size pixels;
+    pictures are clips of one frame."""
 
     until: float
     size: int
     clips: int
-    frames: int
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,13 @@ class LoopConfig:
     """How long and how to train. Exactly one of ``minutes`` (all sittings together) and ``steps`` is given.
 
     rate, final_rate   learning rate after the warm-up, and its share that is left at the end (cosine)
+    schedule           ``cosine``, or ``steps``: a tenth of the rate from PUBLISHED_DROPS on
     warmup             share of the run in which the rate rises from 0
+    accumulate         batches whose gradients make one step
     clip_norm          gradients longer than this are shortened to it
     ema                decay per step of the averaged weights
     patience           steps in a row without a finite gradient after which the run gives up
+    sheet_seconds, sheet_steps   how often a page of sample predictions is drawn, also at the end; None: never
     """
 
     minutes: float | None = None
@@ -54,13 +65,18 @@ class LoopConfig:
     stages: tuple[Stage, ...] = (Stage(1.0, 256, 8, 4),)
     rate: float = 1e-3
     final_rate: float = 0.02
+    schedule: Literal["cosine", "steps"] = "cosine"
     warmup: float = 0.03
+    accumulate: int = 1
+    betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0
     ema: float = 0.998
     patience: int = 100
     checkpoint_seconds: float = 60.0
     checkpoint_steps: int | None = None
     log_steps: int = 20
+    sheet_seconds: float | None = None
+    sheet_steps: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,14 +84,19 @@ class LoopConfig:
             raise InputError("give either minutes or steps, the length of the run")
         if (self.minutes or self.steps or 0) <= 0:
             raise InputError(f"the run's length must be positive, not {self.minutes or self.steps}")
-        if not self.stages or any(s.size % 16 or s.clips < 1 or s.frames < 2 for s in self.stages):
-            raise InputError(f"a stage has a size in multiples of 16, clips >= 1 and frames >= 2: {self.stages}")
+        if not self.stages or any(s.size < 16 or s.size % 16 or s.clips < 1 or s.frames < 1 for s in self.stages):
+            raise InputError(f"a stage has a size in multiples of 16, clips >= 1 and frames >= 1: {self.stages}")
+        counts = (self.accumulate, self.log_steps, self.checkpoint_steps or 1, self.sheet_steps or 1)
+        if min(counts) < 1 or not self.rate > 0 or not math.isfinite(self.rate):
+            raise InputError(f"rate, accumulate and the numbers of steps must be positive: {self}")
 
     def stage(self, progress: float) -> Stage:
         return next((s for s in self.stages if progress < s.until), self.stages[-1])
 
     def rate_factor(self, progress: float) -> float:
         rise = min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
+        if self.schedule == "steps":
+            return max(rise, 0.01) * 0.1 ** sum(progress >= drop for drop in PUBLISHED_DROPS)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return max(rise, 0.01) * (self.final_rate + (1 - self.final_rate) * fall)
 
@@ -90,9 +111,17 @@ class Task(Protocol[Batch]):
         """Of the data; a run goes on only with the same."""
         ...
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What is trained, and how, as JSON values; a run goes on only with the same."""
+        ...
+
     def parameter_groups(self, rate: float) -> Iterator[dict[str, Any]]: ...
     def batch(self, seed: int, step: int, stage: Stage) -> Batch: ...
     def loss(self, batch: Batch, seed: int, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def samples(self, seed: int, stage: Stage) -> Sequence[Sample]:
+        """Predictions on a few pictures, the same ones at every call with the same arguments."""
+        ...
 
 
 @dataclass
@@ -106,16 +135,17 @@ class _Window:
     sums: dict[str, Tensor] = field(default_factory=dict)
     events: list[tuple[Any, Any, Any]] = field(default_factory=list)
 
-    def add(self, values: dict[str, Tensor]) -> None:
+    def add(self, values: dict[str, Tensor], share: float = 1.0) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.sums[name] = self.sums[name] + share * value if name in self.sums else share * value
 
 
 class Trainer:
     """Trains ``task`` in ``folder``. If the folder holds a checkpoint, goes on from there.
 
-    Raises InputError for a folder of other data or another seed, or when training diverges, OutputError or
-    DiskFullError if a checkpoint cannot be written (the one before stays).
+    Raises InputError for a folder of other data, another seed or other settings, or when training diverges,
+    CheckpointError for a checkpoint of another model, OutputError or DiskFullError if a checkpoint cannot be written
+    (the one before stays).
     """
 
     def __init__(self, task: Task[Any], config: LoopConfig, folder: Path, stop: Event | None = None) -> None:
@@ -130,9 +160,10 @@ class Trainer:
         groups = [g for g in task.parameter_groups(config.rate) if g["params"]]
         self.names = [named[id(p)] for g in groups for p in g["params"]]
         self.parameters = [p for g in groups for p in g["params"]]
-        self.optimizer = torch.optim.AdamW(groups, fused=True, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(groups, fused=True, betas=config.betas)
         self._base_rates = [g["lr"] for g in groups]
         self.ema = [p.detach().clone() for p in self.parameters]
+        self.frozen = Frozen.of(task.model)
         self._resume()
 
     @property
@@ -144,7 +175,7 @@ class Trainer:
     def run(self) -> None:
         """Train until the end, or until ``stop`` is set; a checkpoint is written in both cases."""
         config, earlier, began = self.config, self.elapsed, time.perf_counter()
-        saved, window = began, _Window(began)
+        saved, drawn, window = began, began, _Window(began)
         while self.progress < 1 and not self.stop.is_set():
             self._step(window)
             self.step += 1
@@ -157,14 +188,34 @@ class Trainer:
             if due or now - saved > config.checkpoint_seconds:
                 self.save()
                 saved = time.perf_counter()
+            due = config.sheet_steps and self.step % config.sheet_steps == 0
+            if due or (config.sheet_seconds is not None and now - drawn > config.sheet_seconds):
+                self.draw_samples()
+                drawn = time.perf_counter()
         if window.steps:
             self._log(window)
         self.save()
+        if config.sheet_steps or config.sheet_seconds is not None:
+            self.draw_samples()
 
     def save(self) -> None:
-        state = RunState(self.step, self.elapsed, self.config.seed, self.task.fingerprint)
+        """Replace the checkpoint, unless the last step had no finite gradient: then the one before is the good one."""
+        if float(self._bad):
+            log.warning("step %d had no finite gradient; the checkpoint before stays", self.step)
+            return
+        state = RunState(
+            self.step, self.elapsed, self.config.seed, self.task.fingerprint, _as_json(asdict(self.config)),
+            _as_json(self.task.identity),
+        )  # fmt: skip
         moments = [dict(self.optimizer.state[p]) for p in self.parameters]
-        self.folder.save(state, self.task.model, self.names, self.ema, moments, json.dumps(asdict(self.config)))
+        self.folder.save(state, self.task.model, self.frozen, self.names, self.ema, moments)
+
+    def draw_samples(self) -> None:
+        """A page of predictions with the weights as they are: FOLDER/samples/<step>.png."""
+        with torch.no_grad():
+            samples = self.task.samples(self.config.seed, self.config.stage(self.progress))
+        if samples:
+            self.folder.write_sheet(self.step, draw_sheet(samples))
 
     def averaged(self) -> dict[str, Tensor]:
         """State of the model with the averaged weights."""
@@ -176,7 +227,8 @@ class Trainer:
         while True:
             stage = self._lowered.get(wanted, wanted)
             try:
-                self._forward_backward(stage, progress, window)
+                for k in range(config.accumulate):
+                    self._forward_backward(stage, progress, self.step * config.accumulate + k, window)
                 break
             except torch.OutOfMemoryError:
                 if stage.clips == 1:
@@ -200,17 +252,19 @@ class Trainer:
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         window.add({"gradient": torch.nan_to_num(norm.detach(), nan=0.0, posinf=0.0)})
         window.steps += 1
-        window.frames += stage.clips * stage.frames
+        window.frames += stage.clips * stage.frames * config.accumulate
 
-    def _forward_backward(self, stage: Stage, progress: float, window: _Window) -> None:
+    def _forward_backward(self, stage: Stage, progress: float, number: int, window: _Window) -> None:
+        """Add the gradient of batch ``number``."""
+        share = 1 / self.config.accumulate
         before, start = self._mark(), time.perf_counter()
-        batch = self.task.batch(self.config.seed, self.step, stage)
+        batch = self.task.batch(self.config.seed, number, stage)
         window.waited += time.perf_counter() - start
         middle = self._mark()
-        loss, parts = self.task.loss(batch, self.config.seed, self.step, progress)
-        torch.autograd.backward(loss)
+        loss, parts = self.task.loss(batch, self.config.seed, number, progress)
+        torch.autograd.backward(loss * share)
         window.events.append((before, middle, self._mark()))
-        window.add({"loss": loss.detach(), **parts})
+        window.add({"loss": loss.detach(), **parts}, share)
 
     def _mark(self) -> Any:
         if self.device.type != "cuda":
@@ -242,15 +296,11 @@ class Trainer:
             )
 
     def _resume(self) -> None:
-        found = self.folder.load(self.task.model, self.names)
-        if found is None:
+        state = self.folder.state()
+        if state is None:
             return
-        state, ema, moments = found
-        if state.fingerprint != self.task.fingerprint or state.seed != self.config.seed:
-            raise InputError(
-                f"the run in {self.folder.path} was started with other data or another seed"
-                f" (data {state.fingerprint}, seed {state.seed}); choose another folder"
-            )
+        self._check_same(state)
+        ema, moments = self.folder.load(self.task.model, self.frozen, self.names)
         self.step, self.elapsed = state.step, state.elapsed
         self.folder.cut_log(state.step)
         with torch.no_grad():
@@ -262,6 +312,41 @@ class Trainer:
                         k: v.to(self.device) if v.ndim == 0 else torch.empty_like(parameter).copy_(v)
                         for k, v in moment.items()
                     }
+
+    def _check_same(self, state: RunState) -> None:
+        """Raises InputError or CheckpointError where the checkpoint is not one of this run."""
+        where = self.folder.path
+        if state.fingerprint != self.task.fingerprint or state.seed != self.config.seed:
+            raise InputError(
+                f"the run in {where} was started with other data or another seed"
+                f" (data {state.fingerprint}, seed {state.seed}; now {self.task.fingerprint}, {self.config.seed});"
+                " choose another folder"
+            )
+        if odd := _difference(state.identity, _as_json(self.task.identity)):
+            raise CheckpointError(
+                f"the checkpoint in {where} is of another configuration: {odd}; choose another folder"
+            )
+        mine = {k: v for k, v in _as_json(asdict(self.config)).items() if k not in FREE}
+        if odd := _difference(state.config, mine):
+            raise InputError(f"the run in {where} was started with other settings: {odd}; choose another folder")
+
+
+def _as_json(value: Any) -> Any:
+    """What comes back of a value that is written as JSON and read again."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """The first field that both have and that differs, as words; empty where there is none."""
+    for name in new:
+        if name not in old or old[name] == new[name]:
+            continue
+        if isinstance(old[name], Mapping) and isinstance(new[name], Mapping):
+            if found := _difference(old[name], new[name], f"{prefix}{name}."):
+                return found
+            continue
+        return f"{prefix}{name} was {json.dumps(old[name])}, now {json.dumps(new[name])}"
+    return ""
 
 
 def _share(events: list[tuple[Any, Any, Any]]) -> float:

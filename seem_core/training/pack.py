@@ -2,37 +2,40 @@
 
     8 bytes  magic "VOSPACK1"
     8 bytes  length of the index, little-endian
-    index    UTF-8 JSON: the options, and per clip its name, source, and per frame where picture and mask lie in the
-             rest of the file, their size, and per object its area and box
+    index    UTF-8 JSON: the options, class names, and per clip its name, source, and per frame where picture and mask
+             lie in the rest of the file, their size, and per object its area, box and class
     rest     WebP pictures and run-length coded, deflated label maps, in the order of the index
 
-A still is a clip of one frame. Sources are the folders of the data root's README; sequences and stills that measures
-are taken on are left out here, where data enters, and nowhere else.
+A still is a clip of one frame. What can be packed, and what never is: `data_sources`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from seem_core.errors import DatasetError, OutputError
+from seem_core.errors import DatasetError, DiskFullError, InputError, OutputError
+from seem_core.training.data_sources import DataSpec, SourceClip, SourceFrame, find_clips
+from seem_core.training.json_fields import parse_value, read_json
 
 MAGIC = b"VOSPACK1"
-HELD_BACK_SEQUENCES = ("dev.txt", "dev-multi.txt")  # of any ImageSets folder
-HELD_BACK_STILLS = "heldback.txt"
-MERGED_SOURCES = ("ccp",)  # ids are parts of one object
 IGNORED_VALUE = 255
+NO_CLASS = -1
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Labels = npt.NDArray[np.uint8]  # (H, W) object ids, 0 = background
@@ -60,10 +63,15 @@ class PackOptions:
     min_area: float = 0.004
     exclude: tuple[str, ...] = ("drift-turn", "motocross-bumps")
 
+    def __post_init__(self) -> None:
+        sides, qualities = (self.still_side, self.clip_side, self.max_side), (self.still_quality, self.clip_quality)
+        if min(sides) < 16 or self.thinning < 1 or not all(1 <= q <= 100 for q in qualities):
+            raise InputError(f"sides are at least 16 pixels, qualities 1..100, thinning at least 1: {self}")
+
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """An object on one frame: area in pixels, box in pixels (x0, y0 inside, x1, y1 one past)."""
+    """An object on one frame: area in pixels, box in pixels (x0, y0 inside, x1, y1 one past), index of its class."""
 
     id: int
     area: int
@@ -71,6 +79,7 @@ class ObjectBox:
     y0: int
     x1: int
     y1: int
+    category: int = NO_CLASS
 
 
 @dataclass(frozen=True)
@@ -96,21 +105,25 @@ class PackedClip:
 
 
 class Pack:
-    """A pack file, read once into memory. Raises DatasetError for a file that is none or is cut off."""
+    """A pack file, read from where it lies on disk as it is needed. Raises DatasetError for a file that is none, is cut
+    off, or without any object."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                empty = not os.fstat(file.fileno()).st_size
+                data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise DatasetError(f"training pack {self.path} cannot be read: {error.strerror}") from error
         if data[:8] != MAGIC or len(data) < 16:
-            raise DatasetError(f"{self.path} is no training pack; make one with the pack command")
+            raise DatasetError(f"{self.path} is no training pack; make one with: vos train pack DATA {self.path.name}")
         (length,) = struct.unpack("<Q", data[8:16])
         self._data, self._start = data, 16 + length
         try:
             index = json.loads(data[16 : self._start])
             self.options = PackOptions(**(index["options"] | {"exclude": tuple(index["options"]["exclude"])}))
+            self.classes = tuple(index.get("classes", ()))
             self.clips = tuple(_clip(item) for item in index["clips"])
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"the index of {self.path} cannot be read: {error}; pack the data again") from error
@@ -118,6 +131,11 @@ class Pack:
         end = max((sum(f.mask) for clip in self.clips for f in clip.frames), default=0)
         if not self.clips or self._start + end > len(data):
             raise DatasetError(f"{self.path} is cut off or empty; pack the data again")
+        if not any(f.objects for clip in self.clips for f in clip.frames):
+            raise DatasetError(f"no mask in {self.path} holds an object that is large enough; pack other data")
+
+    def __reduce__(self) -> tuple[type[Pack], tuple[Path]]:
+        return Pack, (self.path,)  # another process opens the file itself
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -140,60 +158,91 @@ class Pack:
             yield from pool.map(self.decode, frames)
 
     def _blob(self, place: tuple[int, int]) -> bytes:
-        return self._data[self._start + place[0] : self._start + sum(place)]
+        return bytes(self._data[self._start + place[0] : self._start + sum(place)])
 
 
-def pack(data_root: str | os.PathLike[str], out: str | os.PathLike[str], options: PackOptions | None = None) -> Pack:
-    """Write all training data under ``data_root`` into one file and read it back.
+def pack(
+    data: str | os.PathLike[str] | Sequence[DataSpec],
+    out: str | os.PathLike[str],
+    options: PackOptions | None = None,
+) -> Pack:
+    """Write all training data of a folder, or of several sources, into one file and read it back.
 
-    Raises DatasetError (nothing found, unreadable picture, mask of another size) and OutputError.
+    Raises DatasetError (nothing found, all masks empty, unreadable picture, mask of another size), OutputError and
+    DiskFullError.
     """
-    root, out, options = Path(data_root), Path(out), options or PackOptions()
+    specs = [DataSpec(Path(data))] if isinstance(data, str | os.PathLike) else list(data)
+    out, options = Path(out), options or PackOptions()
     clips: list[PackedClip] = []
-    blobs: list[bytes] = []
-    offset = 0
-    for name, source, paths in training_clips(root, options.thinning, options.exclude):
-        frames = []
-        for image_path, mask_path in paths:
-            image, labels = _read(image_path, mask_path, source)
-            still = len(paths) == 1
-            frame, encoded = _encode(image, labels, offset, still, options)
-            if still and not frame.objects:
-                continue
-            frames.append(frame)
-            blobs += encoded
-            offset += sum(len(blob) for blob in encoded)
-        if frames:
-            clips.append(PackedClip(name, source, tuple(frames)))
-    if not clips:
-        raise DatasetError(f"no training data under {root}; it has the folders davis, clips, ytvos_sample or still")
-    index = json.dumps(
-        {"options": asdict(options), "clips": [asdict(c) for c in clips]}, separators=(",", ":")
-    ).encode()
-    _write(out, [MAGIC, struct.pack("<Q", len(index)), index, *blobs])
+    classes: dict[str, int] = {}
+    seen = 0
+    try:
+        with TemporaryFile(dir=_folder(out)) as rest:  # pictures of any number do not fit into memory
+            for clip in chain.from_iterable(find_clips(s, options.thinning, options.exclude) for s in specs):
+                seen += len(clip.frames)
+                frames = _pack_frames(clip, rest, options, classes)
+                if frames:
+                    clips.append(PackedClip(clip.name, clip.source, frames))
+            _check_found(specs, clips, seen)
+            index = {"options": asdict(options), "classes": list(classes), "clips": [asdict(c) for c in clips]}
+            _write(out, json.dumps(index, separators=(",", ":")).encode(), rest)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
+        raise kind(f"training pack {out} cannot be written: {error.strerror}") from error
     return Pack(out)
 
 
-def training_clips(
-    root: Path, thinning: int = 1, exclude: Sequence[str] = ()
-) -> Iterator[tuple[str, str, list[tuple[Path, Path]]]]:
-    """(name, source, [(image, mask), ...]) of everything that may be trained on."""
-    for source in ("davis", "clips", "ytvos_sample"):
-        folder = root / source
-        banned = set(_lines(folder / "ImageSets" / name for name in HELD_BACK_SEQUENCES)) | set(exclude)
-        allowed = list(_lines([folder / "ImageSets" / "train.txt"]))
-        for sequence in sorted(folder.glob("Annotations/**/*/")):
-            listed = sequence.name in allowed if allowed else True
-            if sequence.name in banned or not listed or not any(sequence.glob("*.png")):
-                continue
-            images = root / source / "JPEGImages" / sequence.relative_to(folder / "Annotations")
-            pairs = [(images / f"{m.stem}.jpg", m) for m in sorted(sequence.glob("*.png"))]
-            yield f"{source}/{sequence.name}", source, pairs[:: thinning if len(pairs) > 20 else 1]
-    held_back = {line.split()[0] for line in _lines([root / "still" / HELD_BACK_STILLS])}
-    for mask in sorted((root / "still").glob("*/masks/*.png")):
-        source = mask.parts[-3]
-        if f"{source}/{mask.stem}" not in held_back:
-            yield f"{source}/{mask.stem}", source, [(mask.parent.parent / "images" / f"{mask.stem}.jpg", mask)]
+def read_sources(path: Path) -> tuple[tuple[DataSpec, ...], PackOptions]:
+    """What to pack, and how: a folder as it is, or a JSON file with `data` and maybe `packing`, such as a run's.
+
+    Raises InputError for a file that is neither.
+    """
+    if path.suffix != ".json" or not path.is_file():
+        return (DataSpec(path),), PackOptions()
+    content = read_json(path)
+    if not isinstance(content, dict) or "data" not in content:
+        if isinstance(content, dict) and "annotations" in content:
+            return (DataSpec(path, "coco"),), PackOptions()
+        raise InputError(f'{path} has no list "data" of sources to pack')
+    specs = parse_value(tuple[DataSpec, ...], content["data"], f"{path}: data")
+    packing = content.get("packing")
+    return specs, PackOptions() if packing is None else parse_value(PackOptions, packing, f"{path}: packing")
+
+
+def _pack_frames(
+    clip: SourceClip, rest: IO[bytes], options: PackOptions, classes: dict[str, int]
+) -> tuple[PackedFrame, ...]:
+    """Append the pictures and masks of a clip; none of a still without objects."""
+    still = len(clip.frames) == 1
+    frames = []
+    for source in clip.frames:
+        image, labels = _read(source)
+        frame, blobs = _encode(image, labels, rest.tell(), still, options, _indices(source.categories, classes))
+        if still and not frame.objects:
+            continue
+        frames.append(frame)
+        rest.writelines(blobs)
+    return tuple(frames)
+
+
+def _indices(categories: Mapping[int, str], classes: dict[str, int]) -> dict[int, int]:
+    """Class index by object id; a class that is new is added to `classes`."""
+    return {i: classes.setdefault(name, len(classes)) for i, name in categories.items()}
+
+
+def _check_found(specs: Sequence[DataSpec], clips: Sequence[PackedClip], seen: int) -> None:
+    where = ", ".join(str(s.path) for s in specs)
+    if not seen:
+        raise DatasetError(f"no training data under {where}: no picture with a mask beside it")
+    if not any(f.objects for clip in clips for f in clip.frames):
+        raise DatasetError(f"the masks of all {seen} pictures under {where} are empty, or their objects too small")
+
+
+def _folder(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
 
 
 def encode_labels(labels: Labels) -> bytes:
@@ -217,8 +266,8 @@ def decode_labels(blob: bytes, height: int, width: int) -> Labels:
         raise DatasetError(f"a mask of {width} x {height} in the training pack is damaged: {error}") from error
 
 
-def boxes(labels: Labels, min_area: float = 0.0) -> tuple[ObjectBox, ...]:
-    """Area and box of every object that covers at least ``min_area`` (share) of the picture."""
+def boxes(labels: Labels, min_area: float = 0.0, categories: Mapping[int, int] | None = None) -> tuple[ObjectBox, ...]:
+    """Area, box and class of every object that covers at least ``min_area`` (share) of the picture."""
     found = []
     for object_id in np.unique(labels):
         if object_id in (0, IGNORED_VALUE):
@@ -227,12 +276,14 @@ def boxes(labels: Labels, min_area: float = 0.0) -> tuple[ObjectBox, ...]:
         area = int(mask.sum())
         if area >= min_area * mask.size:
             ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            found.append(ObjectBox(int(object_id), area, int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1))
+            place = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
+            category = (categories or {}).get(int(object_id), NO_CLASS)
+            found.append(ObjectBox(int(object_id), area, *place, category))
     return tuple(found)
 
 
 def _encode(
-    image: Image, labels: Labels, offset: int, still: bool, options: PackOptions
+    image: Image, labels: Labels, offset: int, still: bool, options: PackOptions, categories: Mapping[int, int]
 ) -> tuple[PackedFrame, list[bytes]]:
     height, width = labels.shape
     side = options.still_side if still else options.clip_side
@@ -247,28 +298,16 @@ def _encode(
     picture = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
     mask = encode_labels(labels)
     start = offset + len(picture)
-    objects = boxes(labels, options.min_area)
+    objects = boxes(labels, options.min_area, categories)
     frame = PackedFrame((offset, len(picture)), (start, len(mask)), height, width, objects)
     return frame, [picture, mask]
 
 
-def _read(image_path: Path, mask_path: Path, source: str) -> tuple[Image, Labels]:
-    from PIL import Image as Pillow  # palette files: OpenCV would give colours instead of ids
-
-    image = _rgb(cv2.imread(str(image_path), cv2.IMREAD_COLOR))
+def _read(frame: SourceFrame) -> tuple[Image, Labels]:
+    image = _rgb(cv2.imread(str(frame.image), cv2.IMREAD_COLOR))
     if image is None:
-        raise DatasetError(f"training picture {image_path} is missing or cannot be read")
-    try:
-        with Pillow.open(mask_path) as file:
-            labels = np.array(file)
-    except OSError as error:
-        raise DatasetError(f"training mask {mask_path} cannot be read: {error}") from error
-    if labels.shape != image.shape[:2]:
-        raise DatasetError(f"mask {mask_path} is {labels.shape}, its picture {image.shape[:2]}")
-    labels = labels.astype(np.uint8)
-    if source in MERGED_SOURCES:
-        labels = ((labels > 0) & (labels != IGNORED_VALUE)).astype(np.uint8)
-    return image, labels
+        raise DatasetError(f"training picture {frame.image} is missing or cannot be read")
+    return image, frame.mask.labels(image.shape[0], image.shape[1])
 
 
 def _rgb(bgr: npt.NDArray[Any] | None) -> Image | None:
@@ -276,21 +315,18 @@ def _rgb(bgr: npt.NDArray[Any] | None) -> Image | None:
     return None if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-def _write(out: Path, parts: list[bytes]) -> None:
+def _write(out: Path, index: bytes, rest: IO[bytes]) -> None:
     temporary = out.with_name(out.name + ".tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.writelines(parts)
+            file.write(MAGIC + struct.pack("<Q", len(index)) + index)
+            rest.seek(0)
+            while chunk := rest.read(1 << 22):
+                file.write(chunk)
         temporary.replace(out)
-    except OSError as error:
-        raise OutputError(f"training pack {out} cannot be written: {error.strerror}") from error
-
-
-def _lines(paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
-        if path.is_file():
-            yield from (line.strip() for line in path.read_text().splitlines() if line.strip())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _clip(item: dict[str, object]) -> PackedClip:

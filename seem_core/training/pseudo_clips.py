@@ -105,8 +105,8 @@ class ClipPlanner:
         # a folder counts by n^0.75, so that the small ones (several objects per picture) are seen more often
         self._still_weight = _normalised([sources[pack.clips[i].source] ** -0.25 for i in self._still])
 
-    def plan(self, seed: int, step: int, clips: int, frames: int) -> ClipPlan:
-        """``clips`` clips of ``frames`` frames each, a pure function of the arguments."""
+    def plan(self, seed: int, step: int, clips: int, frames: int, size: int = 0) -> ClipPlan:
+        """``clips`` clips of ``frames`` frames each, a pure function of the arguments; valid for any rendered size."""
         rng = np.random.default_rng([seed, step])
         parts = [self._one(rng, frames) for _ in range(clips)]
         return ClipPlan(**{f.name: np.stack([p[f.name] for p in parts]) for f in fields(ClipPlan)})

@@ -7,10 +7,13 @@ instead (less and less); some previous masks are shifted or dropped, so that mem
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +25,10 @@ from seem_core.training.picture_store import PictureStore
 from seem_core.training.plan_queue import PlanQueue
 from seem_core.training.pseudo_clips import ClipBatch, ClipConfig, ClipPlanner, render
 from seem_core.training.reader_losses import ABSENT, ReaderLossWeights, reader_losses, total_loss
+from seem_core.training.sample_sheet import Sample
 
+SAMPLES = 6  # clips on a page
+SAMPLE_NUMBER = 10**9  # of their batch: no step of a run gets so far
 LAYOUTS = ("channels_last", "mixed", "contiguous")
 
 
@@ -77,6 +83,12 @@ class ReaderTask:
         self.model.to(memory_format=rest)  # type: ignore[call-overload]
         self.model.trunk.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """See `loop.Task`. How many cells vote changes no weight."""
+        model = {k: v for k, v in asdict(self.model.config).items() if k != "top_k"}
+        return {"task": "reader", "model": model, "training": asdict(self.config)}
+
     def parameter_groups(self, rate: float) -> Iterator[dict[str, object]]:
         """Convolutions decay, biases and norms do not; the trunk learns more slowly."""
         trunk = {id(p) for p in self.model.trunk.parameters()}
@@ -102,6 +114,33 @@ class ReaderTask:
             for name, value in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value / (frames - 1)
         return total_loss(totals, self.config.weights), {k: v.detach() for k, v in totals.items()}
+
+    def samples(self, seed: int, stage: Stage) -> list[Sample]:
+        """The last frame of a few clips, its prompt being the mask on the first frame."""
+        size = Stage(stage.until, stage.size, SAMPLES, stage.frames)
+        plan = self.plans.planner.plan(seed, SAMPLE_NUMBER, size.clips, size.frames, size.size)
+        batch = render(plan, self.store, size.size, seed=seed)
+        last, truth = batch.images.shape[0] - 1, shrink(batch)
+        with self.autocast():
+            features = self.model.encode(batch.images.flatten(0, 1).contiguous(memory_format=self.memory_format))
+            known = [self.model.write(features[:SAMPLES], truth[0])]
+            for t in range(1, last + 1):
+                now = features[t * SAMPLES : (t + 1) * SAMPLES]
+                reading = self.model.read(now, Memory.of([known[0], *known[1:][-3:]]), known[-1])
+                logits = reading.logits.float().masked_fill(~batch.valid[:, :, None, None], ABSENT)
+                known.append(self.model.write(now, probabilities(logits)))
+        larger = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        found = F.pad(larger, (0, 0, 0, 0, 1, 0)).argmax(1)
+        samples = []
+        for b in range(SAMPLES):
+            image = batch.images[last, b].permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
+            prompt, wanted, given = (
+                x.byte().cpu().numpy() for x in (batch.labels[0, b], batch.labels[last, b], found[b])
+            )
+            note = f"frame 1 to {last + 1}, IoU {mean_iou(wanted, given):.2f}"
+            first = batch.images[0, b].permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
+            samples.append(Sample(image, prompt, wanted, given, note, prompted=first))
+        return samples
 
     def unroll(
         self, model: DenseReader, batch: ClipBatch, rng: random.Random, progress: float
@@ -154,6 +193,13 @@ class ReaderTask:
 
     def close(self) -> None:
         self.plans.close()
+
+
+def mean_iou(truth: npt.NDArray[np.uint8], found: npt.NDArray[np.uint8]) -> float:
+    """Mean IoU over the ids of two label maps (H, W); 1 where there are none."""
+    ids = [i for i in np.union1d(truth, found) if i]
+    both = [np.count_nonzero((truth == i) & (found == i)) / np.count_nonzero((truth == i) | (found == i)) for i in ids]
+    return float(np.mean(both)) if both else 1.0
 
 
 def shrink(batch: ClipBatch) -> Tensor:

@@ -1,8 +1,9 @@
 """What a training run leaves on disk: a log and one checkpoint, replaced as a whole.
 
     log.csv                    a row per log line
+    samples/<step>.png         a page of predictions now and then
     last/state.json            step, seconds, seed, fingerprint of the data, configuration
-    last/model.safetensors     all weights as trained
+    last/model.safetensors     weights as trained; those that training leaves alone are not repeated
     last/averaged.safetensors  averaged weights of what is trained
     last/first_moments.safetensors, last/second_moments.safetensors   the optimizer
 
@@ -16,10 +17,15 @@ import csv
 import errno
 import json
 import shutil
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,10 +36,33 @@ from seem_core.errors import CheckpointError, DiskFullError, OutputError
 
 @dataclass(frozen=True)
 class RunState:
+    """Where a run stands. elapsed: seconds of training, all sittings. config: of the loop; identity: of the task."""
+
     step: int
-    elapsed: float  # seconds of training, all sittings
+    elapsed: float
     seed: int
     fingerprint: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Weights that training leaves as they are: their names, and a checksum of their values."""
+
+    names: frozenset[str]
+    checksum: str
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Frozen:
+        """The parameters of `model` without gradient."""
+        names, checksum = [], 0
+        for name, parameter in sorted(model.named_parameters()):
+            if not parameter.requires_grad:
+                names.append(name)
+                values = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+                checksum = zlib.crc32(values.data, checksum)
+        return cls(frozenset(names), f"{checksum:08x}")
 
 
 class RunFolder:
@@ -44,21 +73,22 @@ class RunFolder:
         self.last = path / "last"
 
     def save(
-        self, state: RunState, model: nn.Module, names: list[str], ema: list[Tensor],
-        moments: list[dict[str, Tensor]], config: str,
+        self, state: RunState, model: nn.Module, frozen: Frozen, names: list[str], ema: list[Tensor],
+        moments: list[dict[str, Tensor]],
     ) -> None:  # fmt: skip
         """Replace the checkpoint. Raises DiskFullError or OutputError; the one before then stays."""
         fresh, old = self.path / "last.new", self.path / "last.old"
         try:
             self._clear(fresh)
             fresh.mkdir(parents=True)
-            save_file(_plain(model.state_dict()), fresh / "model.safetensors")
+            kept = {k: v for k, v in model.state_dict().items() if k not in frozen.names}
+            save_file(_plain(kept), fresh / "model.safetensors")
             save_file(_plain(dict(zip(names, ema, strict=True))), fresh / "averaged.safetensors")
             for file, key in (("first_moments", "exp_avg"), ("second_moments", "exp_avg_sq")):
                 kept = {n: m[key] for n, m in zip(names, moments, strict=True) if key in m}
                 save_file(_plain(kept), fresh / f"{file}.safetensors")
             updates = [float(m["step"]) for m in moments if "step" in m]
-            content = {**asdict(state), "updates": updates[0] if updates else 0.0, "config": json.loads(config)}
+            content = {**asdict(state), "updates": updates[0] if updates else 0.0, "frozen": frozen.checksum}
             (fresh / "state.json").write_text(json.dumps(content, indent=1))
             self._clear(old)
             if self.last.exists():
@@ -66,39 +96,73 @@ class RunFolder:
             fresh.rename(self.last)
             self._clear(old)
         except (OSError, SafetensorError) as error:
-            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-            kind = DiskFullError if full else OutputError
-            raise kind(f"a checkpoint cannot be written to {self.path}: {error}; the one before stays") from error
+            raise _failed(
+                f"a checkpoint cannot be written to {self.path}: {error}; the one before stays", error
+            ) from error
 
-    def load(self, model: nn.Module, names: list[str]) -> tuple[RunState, list[Tensor], list[dict[str, Tensor]]] | None:
-        """Fill ``model`` and return (state, averaged weights, moments), or None if the folder holds no checkpoint.
-
-        Raises CheckpointError for one that does not fit the model.
-        """
-        place = self.last if self.last.exists() else self.path / "last.old"
-        if not place.exists():
+    def state(self) -> RunState | None:
+        """Where the run stands, or None if the folder holds no checkpoint. Raises CheckpointError for a damaged one."""
+        content = self._content()
+        if content is None:
             return None
         try:
-            content = json.loads((place / "state.json").read_text())
-            model.load_state_dict(load_file(place / "model.safetensors"), strict=True)
+            return RunState(**{f.name: content[f.name] for f in fields(RunState) if f.name in content})
+        except TypeError as error:
+            raise CheckpointError(f"the checkpoint in {self._place()} cannot be used: {error}") from error
+
+    def load(self, model: nn.Module, frozen: Frozen, names: list[str]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        """Fill what is trained of ``model``; returns (averaged weights, moments).
+
+        Raises CheckpointError for a checkpoint that does not fit the model, or other weights under the frozen names.
+        """
+        place, content = self._place(), self._content() or {}
+        try:
+            weights = load_file(place / "model.safetensors")
             ema = load_file(place / "averaged.safetensors")
             first, second = (load_file(place / f"{f}_moments.safetensors") for f in ("first", "second"))
-            state = RunState(content["step"], content["elapsed"], content["seed"], content["fingerprint"])
-            updates = torch.tensor(float(content["updates"]))
-            averaged = [ema[n] for n in names]
+            averaged, updates = [ema[n] for n in names], torch.tensor(float(content["updates"]))
+            lacking = set(model.state_dict()) - set(weights) - frozen.names
+            if lacking:
+                raise KeyError(f"{sorted(lacking)[0]} is missing")
+            if (extra := set(weights) - set(model.state_dict())) or set(ema) != set(names):
+                raise KeyError(f"it trains other weights, such as {sorted(extra | (set(ema) ^ set(names)))[0]}")
+            model.load_state_dict(weights, strict=False)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint in {place} cannot be used: {error}") from error
+        recorded = content.get("frozen", frozen.checksum)
+        if recorded != frozen.checksum:
+            raise CheckpointError(
+                f"the run in {self.path} was started from other weights (checksum {recorded}, now {frozen.checksum});"
+                " give those, or choose another folder"
+            )
         moments = [
             {"step": updates.clone(), "exp_avg": first[n], "exp_avg_sq": second[n]} if n in first else {} for n in names
         ]
-        return state, averaged, moments
+        return averaged, moments
 
-    def elapsed(self) -> float:
-        """Seconds of training in the checkpoint; 0 without one."""
+    def _place(self) -> Path:
+        """The newest whole checkpoint; a run that died while replacing it left the one before beside it."""
+        return self.last if self.last.exists() else self.path / "last.old"
+
+    def _content(self) -> dict[str, Any] | None:
+        place = self._place()
+        if not place.exists():
+            return None
         try:
-            return float(json.loads((self.last / "state.json").read_text())["elapsed"])
-        except (OSError, ValueError, KeyError):
-            return 0.0
+            content: dict[str, Any] = json.loads((place / "state.json").read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint in {place} cannot be used: {error}") from error
+        return content
+
+    def write_sheet(self, step: int, sheet: npt.NDArray[np.uint8]) -> None:
+        """samples/<step>.png of an (H, W, 3) RGB picture. Raises OutputError or DiskFullError."""
+        path = self.path / "samples" / f"{step:07d}.png"
+        data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.tobytes())
+        except OSError as error:
+            raise _failed(f"the samples {path} cannot be written: {error.strerror}", error) from error
 
     def append_log(self, row: dict[str, Any]) -> None:
         path = self.path / "log.csv"
@@ -111,7 +175,7 @@ class RunFolder:
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:
-            raise OutputError(f"the log {path} cannot be written: {error.strerror}") from error
+            raise _failed(f"the log {path} cannot be written: {error.strerror}", error) from error
 
     def cut_log(self, step: int) -> None:
         """Drop rows later than ``step``: they are about to be written again."""
@@ -128,6 +192,11 @@ class RunFolder:
     def _clear(path: Path) -> None:
         if path.exists():
             shutil.rmtree(path)
+
+
+def _failed(sentence: str, error: Exception) -> DiskFullError | OutputError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    return DiskFullError(sentence) if full else OutputError(sentence)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

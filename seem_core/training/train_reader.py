@@ -4,76 +4,79 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Literal
 
 import torch
 
-from seem_core.errors import DeviceError, InputError
+from seem_core.errors import InputError
 from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
-from seem_core.training.loop import LoopConfig, Stage, Trainer
-from seem_core.training.pack import Pack
-from seem_core.training.reader_task import ReaderTask
-from seem_core.training.run_folder import RunFolder
+from seem_core.training.loop import Stage, Trainer
+from seem_core.training.pack import PackOptions
+from seem_core.training.reader_task import ReaderTask, ReaderTaskConfig
+from seem_core.training.run_settings import (
+    TUNED_ALGORITHMS,
+    Run,
+    choose_precision,
+    choose_stages,
+    count_workers,
+    loop_config,
+    open_data,
+    use_device,
+    within_sitting,
+)
+
+__all__ = ["CPU_STAGES", "GPU_STAGES", "TUNED_ALGORITHMS", "ReaderRun", "parse_stages", "train_reader"]
 
 log = logging.getLogger(__name__)
 
 # sizes for one large GPU and for a CPU; the last stage is near the size at which the reader is used
 GPU_STAGES = (Stage(0.35, 256, 64, 4), Stage(0.75, 384, 40, 6), Stage(1.0, 480, 24, 8))
 CPU_STAGES = (Stage(0.6, 192, 4, 4), Stage(1.0, 256, 3, 5))
-TUNED_ALGORITHMS = 4  # that cuDNN times per convolution; more cost more time at every stage than they save
-RESERVE = 5.0  # seconds that a sitting keeps for its last checkpoint
 
 
-@dataclass(frozen=True)
-class ReaderRun:
-    """Everything a run depends on; see ``python -m seem_core.training reader --help``.
+@dataclass(frozen=True, kw_only=True)
+class ReaderRun(Run):
+    """A run of the dense reader.
 
-    Its length is one of ``minutes`` of training over all sittings, ``steps``, and ``within``: minutes that this whole
-    sitting may take, set-up included.
+    init      weights to start from; without them ImageNet's in the trunk
+    trunk     EfficientNet-Lite0 ImageNet weights, where the package that carries them is not installed
+    layout    memory format, see `reader_task.LAYOUTS`
+    tune      cuDNN times its algorithms, at every stage anew
+    compile   torch.compile trunk and decoder
+    training  how clips are made and unrolled, and the weights of the losses
+    reader    sizes of the reader, where no weights are given
     """
 
-    pack: Path
-    folder: Path
-    minutes: float | None = None
-    steps: int | None = None
-    within: float | None = None
-    stages: tuple[Stage, ...] | None = None
-    rate: float = 1e-3
-    seed: int = 0
-    device: str = "cpu"
-    precision: str | None = None
-    layout: str = "channels_last"
-    tune: bool = False
-    workers: int = 0
+    task: Literal["reader"] = "reader"
     init: Path | None = None
     trunk: Path | None = None
+    layout: Literal["channels_last", "mixed", "contiguous"] = "channels_last"
+    tune: bool = False
     compile: bool = False
-    checkpoint_seconds: float = 60.0
-    checkpoint_steps: int | None = None
-    log_steps: int = 20
-    out: Path | None = None
+    training: ReaderTaskConfig = field(default_factory=ReaderTaskConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
 
 
 def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
     """Train, and write the averaged weights. Returns their path.
 
-    Raises DatasetError (pack), CheckpointError (initial weights), DeviceError, InputError, OutputError.
+    Raises DatasetError (data), CheckpointError (initial weights, checkpoint of another configuration), DeviceError,
+    InputError, OutputError.
     """
     started = time.perf_counter()
-    device = _device(run.device)
-    torch.manual_seed(run.seed)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = run.tune
-        torch.backends.cudnn.benchmark_limit = TUNED_ALGORITHMS
-    config = _loop_config(run, device)
-    pack = Pack(run.pack)
-    task = ReaderTask(_model(run), pack, device, workers=run.workers, precision=_precision(run, device))
+    device = use_device(run, run.tune)
+    stages = choose_stages(run, GPU_STAGES if device.type == "cuda" else CPU_STAGES)
+    if any(s.frames < 2 for s in stages):
+        raise InputError(f"the reader learns from clips: frames >= 2 in every stage, not {stages}")
+    config = loop_config(run, stages)
+    model = _model(run)
+    pack = open_data(run, PackOptions())
+    precision = choose_precision(run, device)
+    task = ReaderTask(model, pack, device, run.training, workers=count_workers(run, device), precision=precision)
     log.info("%r on %s in %.1f s", pack, device, time.perf_counter() - started)
     try:
         task.use_layout(run.layout)
@@ -81,18 +84,22 @@ def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
             task.model.trunk.compile()
             task.model.decoder.compile()
             task.model.value_encoder.compile()
-        if run.within is not None:
-            left = run.within - (time.perf_counter() - started + RESERVE) / 60
-            config = replace(config, minutes=max(0.05, left) + RunFolder(run.folder).elapsed() / 60)
-        trainer = Trainer(task, config, run.folder, stop)
+        trainer = Trainer(task, within_sitting(run, config, started), run.folder, stop)
         trainer.run()
     finally:
         task.close()
     out = run.out or run.folder / "reader.safetensors"
     facts = {"data": pack.fingerprint, "steps": str(trainer.step), "seconds": f"{trainer.elapsed:.0f}"}
-    save_reader(trainer.averaged(), task.model.config, out, facts={**facts, "seed": str(run.seed)})
+    save_reader(trainer.averaged(), task.model.config, out, facts={**facts, "trained": "full", "seed": str(run.seed)})
     log.info("wrote %s after %d steps, %.0f s of training", out, trainer.step, trainer.elapsed)
     return out
+
+
+def init_reader(out: Path, seed: int = 0, config: ReaderConfig | None = None, trunk: Path | None = None) -> None:
+    """Write first weights: ImageNet's in the trunk, the rest drawn by `seed`. Raises OutputError."""
+    torch.manual_seed(seed)
+    model = (config or ReaderConfig()).build().pretrained_trunk(trunk)
+    save_reader(model.state_dict(), model.config, out, facts={"trained": "backbone"}, half=True)
 
 
 def parse_stages(words: list[str] | None) -> tuple[Stage, ...] | None:
@@ -109,40 +116,7 @@ def parse_stages(words: list[str] | None) -> tuple[Stage, ...] | None:
     return tuple(sorted(stages, key=lambda s: s.until))
 
 
-def _loop_config(run: ReaderRun, device: torch.device) -> LoopConfig:
-    lengths = [length for length in (run.minutes, run.steps, run.within) if length is not None]
-    if len(lengths) != 1:
-        raise InputError("give one of minutes, steps and within, the length of the run")
-    return LoopConfig(
-        minutes=run.minutes if run.within is None else run.within,
-        steps=run.steps,
-        stages=run.stages or (GPU_STAGES if device.type == "cuda" else CPU_STAGES),
-        rate=run.rate,
-        seed=run.seed,
-        checkpoint_seconds=run.checkpoint_seconds,
-        checkpoint_steps=run.checkpoint_steps,
-        log_steps=run.log_steps,
-    )
-
-
 def _model(run: ReaderRun) -> DenseReader:
     if run.init is not None:
         return load_reader(run.init).train()
     return run.reader.build().pretrained_trunk(run.trunk).train()
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"{name!r} is no device; use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("no CUDA device is there; use --device cpu")
-    return device
-
-
-def _precision(run: ReaderRun, device: torch.device) -> torch.dtype:
-    if run.precision is not None:
-        return torch.bfloat16 if run.precision == "bfloat16" else torch.float32
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,40 @@
+"""Weights to start training from: ImageNet's where a package carries them, the rest drawn by a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+import seem_core.config as configurations
+from seem_core.checkpoint import CheckpointMetadata, Trained, save_seem
+from seem_core.errors import InputError
+from seem_core.training.train_reader import init_reader
+
+
+def write_first_weights(model: str, out: Path, seed: int = 0) -> None:
+    """Write weights of the dense reader (``reader``) or of a SEEM configuration.
+
+    Raises InputError for an unknown model, OutputError, MissingExtraError.
+    """
+    if model == "reader":
+        init_reader(out, seed)
+        return
+    config = configurations.PRESETS.get(model)
+    if config is None:
+        known = ", ".join(("reader", *configurations.PRESETS))
+        raise InputError(f"model {model!r} is unknown; known are {known}")
+    torch.manual_seed(seed)
+    built = config.build()
+    trained: Trained = "none"
+    load = getattr(built.backbone, "load_pretrained", None)
+    if load is not None:
+        load()
+        trained = "backbone"
+    weights = {name: value.contiguous() for name, value in built.state_dict().items()}
+    digest = hashlib.sha256(f"{model} seed {seed}".encode()).hexdigest()
+    source = f"drawn by seed {seed}"
+    save_seem(
+        weights, out, CheckpointMetadata(model, config.routing, trained, source, digest, "none", "vos train init")
+    )
