@@ -46,6 +46,7 @@ class TrackerClass:
 
 TRACKERS: dict[str, TrackerClass] = {
     "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional"),
+    "fused": TrackerClass("trackers.fused", "FusedTracker", device=True, model="optional", decoder=True),
     "prompt-memory": TrackerClass("trackers.prompt_memory", "PromptMemoryTracker", model="needed"),
     "reference": TrackerClass("trackers.reference", "ReferenceTracker", model="needed"),
     "flow": TrackerClass("trackers.baselines", "FlowTracker"),

@@ -1,0 +1,300 @@
+"""The `fused` tracker: propagation keeps identity and place, a decoder gives shape, finds again, and scores.
+
+    encode (both)  ->  read propagation  ->  recall, with the propagated mask as spatial prompt and prior
+                   ->  weigh the two opinions of every object (`trackers.trust`)  ->  one owner per pixel  ->  remember
+
+The decoder is asked once per frame, for all objects together. Where both opinions are on the object, its mask is their
+logarithmic opinion pool; else it is the mask of the more probable one, and not remembered while that is in doubt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seem_core.errors import InputError, VosError
+from seem_core.prompts import Prompt, ReferencePrompt
+from seem_core.segmenter_types import Prediction, Segmenter
+from trackers.base import Image, ObjectMasks
+from trackers.decoder_masks import log_odds, masks_as_prior, masks_on_grid
+from trackers.dense import DenseReader, Reading, View
+from trackers.merge import soft_aggregate
+from trackers.object_views import (
+    ViewBudget,
+    apart,
+    pin_references,
+    pin_views,
+    remembered_views,
+    views_of_masks,
+    write_recent_views,
+)
+from trackers.prompting import as_picture, given_masks, reads_previous_mask, references
+from trackers.propagate import Decision, DenseTracker, owners
+from trackers.propagation import LabelPropagation
+from trackers.trust import Opinion, Trust, TrustConfig
+
+Mask = npt.NDArray[np.bool_]  # (H, W)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FusedConfig:
+    """Numbers of the tracker.
+
+    trust        what is assumed of the two opinions
+    views        how many tokens the decoder reads of an object, and how many recent frames share them
+    every        one frame in so many gives a recent view
+    least_right  an object whose mask is on it with a lower probability is not remembered
+    follows      propagation prompts the decoder where it is on the object with at least this probability
+    tail         probabilities below are written as zero
+    """
+
+    trust: TrustConfig = field(default_factory=TrustConfig)
+    views: ViewBudget = field(default_factory=ViewBudget)
+    every: int = 5
+    least_right: float = 0.75
+    follows: float = 0.5
+    tail: float = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What the decoder says of a frame, on the dense reader's grid.
+
+    ids      the objects that it was asked for, ascending
+    logits   (N, h, w) log-odds; no two objects are above 0 in one cell
+    scores   object id -> 0..1
+    """
+
+    ids: tuple[int, ...]
+    logits: Tensor
+    scores: Mapping[int, float]
+
+    @staticmethod
+    def of(prediction: Prediction, view: View, device: torch.device) -> Heard:
+        logits = masks_on_grid(prediction, view.height, view.width).to(device)
+        scores = prediction.scores.float().clamp(0, 1).tolist()
+        return Heard(prediction.ids, _apart(logits), dict(zip(prediction.ids, scores, strict=True)))
+
+    def logits_of(self, object_id: int) -> Tensor:
+        return self.logits[self.ids.index(object_id)]
+
+    def opinion(self, object_id: int) -> Opinion:
+        """Areas are in cells of the grid."""
+        return Opinion(float((self.logits_of(object_id) > 0).sum()), self.scores[object_id])
+
+
+class FusedTracker(DenseTracker):
+    """Follows objects by a dense reader and a segmenter's decoder together.
+
+    Without a segmenter, or with one that is not trained, it follows by propagation alone (``notes`` says so), and does
+    all that `PropagateTracker` does, to the last bit. An object's score is the probability that its mask is on it times
+    the mean probability inside the mask.
+
+    segmenter  what encodes, recalls and remembers, and reads the marks and words of prompts
+    decoder    whether the segmenter is used: ``auto`` where it is trained (``full``), ``on``, ``off``
+    reader     the dense part, by default untrained label propagation on ``device``
+    options    of `DenseTracker`
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        segmenter: Segmenter | None = None,
+        *,
+        decoder: str = "auto",
+        reader: DenseReader | None = None,
+        device: str = "cpu",
+        config: FusedConfig | None = None,
+        **options: Any,
+    ) -> None:
+        self.config = config or FusedConfig()
+        used, note = _decoder_use(segmenter, decoder)
+        self._decoder = segmenter if used else None
+        self._trust: dict[int, Trust] = {}
+        self._seen: Any = None  # the frame in work, as the segmenter encoded it
+        self._heard: Heard | None = None  # what its decoder says of that frame
+        reads_prompts = segmenter is not None and (used or segmenter.trained == "full")
+        super().__init__(
+            reader or LabelPropagation(device=device), segmenter=segmenter if reads_prompts else None, **options
+        )
+        if note:
+            logger.info(note)
+            self.notes = (note,)
+
+    @property
+    def memory_model(self) -> str:
+        if self._decoder is None:
+            return self.reader.name
+        return f"{self.reader.name} with {self._decoder.name}"
+
+    def trust_in(self, object_id: int) -> Trust:
+        """What was learned of the two opinions on an object so far."""
+        return self._trust.get(object_id) or Trust(self.config.trust)
+
+    def _follow(self, image: Image, prompts: Sequence[Prompt]) -> ObjectMasks:
+        if self._decoder is None:
+            return super()._follow(image, prompts)
+        trust = dict(self._trust)
+        try:
+            self._seen = self._decoder.encode(as_picture(image))
+            return super()._follow(image, prompts)
+        except VosError:
+            self._trust = trust
+            raise
+        finally:
+            self._seen = self._heard = None
+
+    def _pin_pictures(self, prompts: Sequence[ReferencePrompt]) -> None:
+        super()._pin_pictures(prompts)
+        if self._decoder is not None and prompts:
+            pin_references(self._decoder, self._bank, references(prompts))
+
+    def _decide(self, image: Image, features: Any, view: View, reading: Reading) -> Decision:
+        self._heard = self._recall(image, view, reading)
+        if self._heard is None:
+            return super()._decide(image, features, view, reading)
+        fused, right = self._fuse(reading, self._heard)
+        found = owners(fused, image)
+        doubtful = {i for i, p in right.items() if p < self.config.least_right} | self._doubtful(found)
+        return Decision(found, dict(zip(fused.ids, fused.masks, strict=True)), frozenset(doubtful))
+
+    def _recall(self, image: Image, view: View, reading: Reading) -> Heard | None:
+        """What the decoder says of the objects that it has views of; None where there are none."""
+        if self._decoder is None:
+            return None
+        views = remembered_views(self._bank, reading.ids, self.config.views)
+        if not views:
+            return None
+        placed = self._placed(reading, {view.object_id for view in views})
+        prior = None
+        if placed and reads_previous_mask(self._decoder):
+            rows = [reading.ids.index(i) for i in placed]
+            prior = masks_as_prior(reading.masks[rows], placed, self._seen.geometry)
+        if placed:
+            found = owners(reading, image)
+            here = views_of_masks(self._decoder, self._seen, {i: found.mask(i) for i in placed})
+            views += here.values()
+        prediction = self._decoder.recall(self._seen, views, prior)
+        if prediction.class_names:
+            named = zip(prediction.ids, prediction.class_names, strict=True)
+            self.class_names |= {i: name for i, name in named if name is not None}
+        return Heard.of(prediction, view, self.reader.device)
+
+    def _placed(self, reading: Reading, known: Set[int]) -> list[int]:
+        """The objects that propagation sees, and is likely to be right about: there it prompts the decoder."""
+        seen = _owned(reading).flatten(1).any(1).tolist()
+        followed = {i for i in known if self.trust_in(i).followed >= self.config.follows}
+        return [i for i, there in zip(reading.ids, seen, strict=True) if there and i in followed]
+
+    def _fuse(self, reading: Reading, heard: Heard) -> tuple[Reading, dict[int, float]]:
+        """One reading of the two, and for every object that both speak of the probability that it is right."""
+        propagated, masks = _owned(reading), reading.masks.clone()
+        right, changed = {}, torch.zeros(len(reading.ids), dtype=torch.bool, device=masks.device)
+        for i in heard.ids:
+            n, logits = reading.ids.index(i), heard.logits_of(i)
+            area, agreement = float(propagated[n].sum()), _iou(propagated[n], logits > 0)
+            verdict, self._trust[i] = self.trust_in(i).judge(area, heard.opinion(i), agreement)
+            right[i], changed[n] = verdict.right, verdict.source != "propagation"
+            if verdict.source == "both":
+                masks[n] = ((log_odds(masks[n]) + logits) / 2).sigmoid()
+            elif verdict.source == "decoder":
+                masks[n] = logits.sigmoid()
+        maps, scores = reading.maps, reading.scores
+        if changed.any():
+            masks = masks * (masks > self.config.tail)
+            maps = soft_aggregate(masks)
+            scores = torch.where(changed, _certainty(maps, masks), scores)
+        factors = torch.tensor([right.get(i, 1.0) for i in reading.ids], device=masks.device)
+        return Reading(reading.ids, maps, masks, scores * factors), right
+
+    def _given(self, image: Image, features: Any, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
+        return given_masks(image, prompts, found, segmenter=self.segmenter, features=self._seen)
+
+    def _remember(self, features: Any, view: View, decision: Decision, given: dict[int, Mask]) -> None:
+        super()._remember(features, view, decision, given)
+        if self._decoder is None:
+            return
+        pin_views(self._bank, self._frame, views_of_masks(self._decoder, self._seen, apart(given)))
+        if self._frame % self.config.every == 0:
+            good = [i for i in decision.found.ids if i not in given and i not in decision.doubtful]
+            views = views_of_masks(self._decoder, self._seen, {i: decision.found.mask(i) for i in good})
+            write_recent_views(self._bank, self._frame, views, self.config.views)
+        for i, cells in self._cells(given, view).items():
+            self._correct(i, cells > 0.5)
+
+    def _correct(self, object_id: int, true: Tensor) -> None:
+        """Learn from the (h, w) true mask of an object."""
+        trust, area = self.trust_in(object_id), float(true.sum())
+        if self._heard is None or object_id not in self._heard.ids:
+            self._trust[object_id] = trust.corrected(area)
+            return
+        agreement = _iou(self._heard.logits_of(object_id) > 0, true)
+        self._trust[object_id] = trust.corrected(area, self._heard.opinion(object_id), agreement)
+
+    def forget(self, object_id: int) -> None:
+        super().forget(object_id)
+        self._trust.pop(object_id, None)
+        self.class_names.pop(object_id, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        learned = {i: trust.state_dict() for i, trust in self._trust.items()}
+        return super().state_dict() | {"trust": learned, "class_names": dict(self.class_names)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        learned = {int(i): plain for i, plain in state["trust"].items()}
+        self._trust = {i: Trust.from_state_dict(plain, self.config.trust) for i, plain in learned.items()}
+        self.class_names = {int(i): str(name) for i, name in state["class_names"].items()}
+
+
+def _decoder_use(segmenter: Segmenter | None, decoder: str) -> tuple[bool, str]:
+    """Whether the decoder is used, and a sentence about it where that is not plain. Raises InputError."""
+    if decoder not in ("auto", "on", "off"):
+        raise InputError(f"decoder {decoder!r} is unknown; use auto, on or off")
+    if segmenter is None:
+        if decoder == "on":
+            raise InputError("decoder on needs a SEEM model; give --model with a file or a name")
+        return False, "fused follows objects by propagation alone: it was given no model"
+    if decoder == "off":
+        return False, f"fused follows objects by propagation alone: the decoder of {segmenter.name} is switched off"
+    if segmenter.trained == "full":
+        return True, ""
+    weights = f"the weights of {segmenter.name} are not trained (trained: {segmenter.trained})"
+    if decoder == "on":
+        return True, f"fused uses a decoder that knows nothing: {weights}"
+    return False, f"fused follows objects by propagation alone: {weights}; decoder on uses them all the same"
+
+
+def _owned(reading: Reading) -> Tensor:
+    """(N, h, w) bool: the cells that each object has."""
+    return reading.maps[1:] == reading.maps.amax(0)
+
+
+def _certainty(maps: Tensor, masks: Tensor) -> Tensor:
+    """(N,) mean probability of the cells that each object has, 0 where it has none."""
+    owned = maps[1:] == maps.amax(0)
+    mean: Tensor = (masks * owned).sum((1, 2)) / owned.sum((1, 2)).clamp(min=1)
+    return mean
+
+
+def _apart(logits: Tensor) -> Tensor:
+    """(N, h, w) log-odds; where another object has a larger positive one, an object has its negative."""
+    if len(logits) < 2:
+        return logits
+    largest = logits.amax(0, keepdim=True)
+    return torch.where(logits == largest, logits, torch.minimum(logits, -largest.clamp(min=0)))
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of two bool masks; 1 where both are empty."""
+    union = int((a | b).sum())
+    return 1.0 if union == 0 else int((a & b).sum()) / union
