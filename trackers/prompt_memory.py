@@ -173,7 +173,7 @@ class PromptMemoryTracker:
     traits = Traits(returns_first_mask=True, refinds=True, uses_memory=True)
 
     def __init__(self, segmenter: Segmenter, *, config: PromptMemoryConfig | None = None) -> None:
-        self._segmenter = segmenter
+        self.segmenter = segmenter
         self._state = PromptMemory(segmenter, config)
         self._size: tuple[int, int] | None = None  # (height, width) of the video
         self.notes: tuple[str, ...] = ()
@@ -197,12 +197,12 @@ class PromptMemoryTracker:
         if not self._state.ids and not prompts:
             self._state.frame += 1
             return self._state.decide(None, shape)
-        features = self._segmenter.encode(as_picture(image))
-        pin_references(self._segmenter, self._state.bank, references(prompts))
+        features = self.segmenter.encode(as_picture(image))
+        pin_references(self.segmenter, self._state.bank, references(prompts))
         seen, found = self._state.advance(
             features,
             shape,
-            lambda known: given_masks(image, prompts, known, segmenter=self._segmenter, features=features),
+            lambda known: given_masks(image, prompts, known, segmenter=self.segmenter, features=features),
         )
         self._name_classes(seen)
         return found

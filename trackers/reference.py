@@ -42,7 +42,7 @@ class ReferenceTracker:
     traits = Traits(returns_first_mask=False, refinds=True, uses_memory=False)
 
     def __init__(self, segmenter: Segmenter, *, published: bool = False, max_bytes: int = 512 * MEGABYTE) -> None:
-        self._segmenter = _at_published_size(segmenter) if published else segmenter
+        self.segmenter = _at_published_size(segmenter) if published else segmenter
         self._bank = MemoryBank(max_bytes=max_bytes)
         self._budget = ViewBudget(frames=0)
         self._size: tuple[int, int] | None = None  # (height, width) of the video
@@ -67,7 +67,7 @@ class ReferenceTracker:
             raise VideoError(f"a frame is {shape}, the ones before {self._size}; track it as another video")
         found = object_masks(None, shape)
         if self._bank.ids or prompts:
-            features = self._segmenter.encode(as_picture(image))
+            features = self.segmenter.encode(as_picture(image))
             if prompts:
                 self._refer(image, prompts, features)
             found = self._find(features, shape)
@@ -76,7 +76,7 @@ class ReferenceTracker:
         return found
 
     def _find(self, features: Any, shape: tuple[int, int]) -> ObjectMasks:
-        seen = recall(self._segmenter, features, self._bank, self._bank.ids, self._budget)
+        seen = recall(self.segmenter, features, self._bank, self._bank.ids, self._budget)
         if seen is not None:
             self.class_names |= {i: c for i, c in zip(seen.ids, seen.class_names, strict=False) if c is not None}
         return object_masks(seen, shape)
@@ -84,12 +84,12 @@ class ReferenceTracker:
     def _refer(self, image: Image, prompts: Sequence[Prompt], features: Any) -> None:
         """Every prompted object is from now on found by this frame, by the other pictures of it, or by both."""
         found = self._find(features, (image.shape[0], image.shape[1]))
-        given = given_masks(image, prompts, found, segmenter=self._segmenter, features=features)
+        given = given_masks(image, prompts, found, segmenter=self.segmenter, features=features)
         pictures = references(prompts)
         for object_id in {*given, *pictures}:
             self._bank.forget(object_id)
-        pin_views(self._bank, self._frame, views_of_masks(self._segmenter, features, apart(given)))
-        pin_references(self._segmenter, self._bank, pictures)
+        pin_views(self._bank, self._frame, views_of_masks(self.segmenter, features, apart(given)))
+        pin_references(self.segmenter, self._bank, pictures)
 
     def forget(self, object_id: int) -> None:
         """Stop following an object. Raises PromptError if it is not known."""
@@ -108,7 +108,7 @@ class ReferenceTracker:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frame = int(state["frame"])
         self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
-        self._bank.load_state_dict(state["bank"], device_of(self._segmenter))
+        self._bank.load_state_dict(state["bank"], device_of(self.segmenter))
 
 
 def _at_published_size(segmenter: Segmenter) -> Segmenter:
