@@ -1,10 +1,11 @@
-"""Fit the weights of `seem_core.seed_prior` on stills, and measure masks from one box or one click on held-back ones.
+"""Fit the weights of `seem_core.seed_prior` on stills, and measure masks from one prompt on held-back ones.
 
     python benchmarks/seed_prior.py fit ../shared/data/still --held-back heldback.txt
     python benchmarks/seed_prior.py measure ../shared/data/still --held-back heldback.txt
 
 STILLS holds folders with ``images/<name>.jpg`` and ``masks/<name>.png`` (pixel = object id); the list of held-back
-stills has ``folder/name id`` per line. The click is the point farthest from the object's border.
+stills has ``folder/name id`` per line. The click is the point farthest from the object's border; scribbles are those of
+the simulated user of ``vos bench interactive``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import random
 import statistics
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,9 +23,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seem_core.grabcut import Seeds, Stroke, masks_from_prompts, seeds_from_box, seeds_from_strokes
-from seem_core.prompts import BoxPrompt, PointPrompt
+from seem_core.grabcut import Seeds, masks_from_prompts, seeds_from_box, seeds_from_strokes
+from seem_core.prompt_window import Stroke
+from seem_core.prompts import BoxPrompt, PointPrompt, Prompt, ScribblePrompt
 from seem_core.seed_prior import features
+from seem_core.training.strokes import SMALLEST, MarkKind
+from vos.benchmarks.first_marks import first_mark
 
 Rgb = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -54,7 +59,7 @@ def training(stills: Path, listing: str, count: int, left_out: Sequence[str]) ->
             if name in kept or not count:
                 continue
             image, ids = _read(stills, name)
-            large = [i for i in np.unique(ids) if i and (ids == i).mean() > _LEAST_SHARE]
+            large = [i for i in np.unique(ids) if i and (ids == i).mean() > max(_LEAST_SHARE, SMALLEST / ids.size)]
             if large and ids.shape == image.shape[:2]:
                 count -= 1
                 yield name, image, ids == chance.choice(large)
@@ -72,6 +77,12 @@ def click_on(mask: Mask) -> tuple[float, float]:
     return float(x), float(y)
 
 
+def scribble_on(mask: Mask) -> list[ScribblePrompt]:
+    """What the simulated user draws; it depends on the mask alone."""
+    drawn, _ = first_mark(mask, MarkKind.SCRIBBLE, np.random.default_rng(zlib.crc32(mask.tobytes())))
+    return [stroke for stroke in drawn if isinstance(stroke, ScribblePrompt)]
+
+
 def fit(examples: list[Example], kind: str) -> tuple[float, npt.NDArray[np.float64]]:
     """Bias and weights by penalised logistic regression (Newton's method) on standardised features."""
     chance = np.random.default_rng(0)
@@ -84,7 +95,7 @@ def fit(examples: list[Example], kind: str) -> tuple[float, npt.NDArray[np.float
         rows.append(found.reshape(len(truth), -1)[chosen])
         truths.append(truth[chosen])
         share = max(float(mask.mean()), 0.02)
-        weights.append(np.full(len(chosen), share**-0.5 if kind == "click" else 1.0))
+        weights.append(np.full(len(chosen), 1.0 if kind == "box" else share**-0.5))
     X, y, weight = (np.concatenate(part).astype(np.float64) for part in (rows, truths, weights))
     return _logistic(X, y, weight / weight.mean())
 
@@ -106,12 +117,17 @@ def _logistic(
 
 def measure(examples: Iterator[Example]) -> None:
     """Print mean IoU and CPU time per prompt, over all stills and per folder."""
-    found: dict[str, dict[str, list[float]]] = {"box": {}, "click": {}}
+    found: dict[str, dict[str, list[float]]] = {"box": {}, "click": {}, "scribble": {}}
     spent = dict.fromkeys(found, 0.0)
     for name, image, mask in examples:
-        for kind, prompt in (("box", BoxPrompt(*box_of(mask))), ("click", PointPrompt(*click_on(mask)))):
+        given: dict[str, Sequence[Prompt]] = {
+            "box": [BoxPrompt(*box_of(mask))],
+            "click": [PointPrompt(*click_on(mask))],
+            "scribble": scribble_on(mask),
+        }
+        for kind, prompts in given.items():
             begin = time.process_time()
-            got = masks_from_prompts(image, [prompt])[1]
+            got = masks_from_prompts(image, prompts)[1]
             spent[kind] += time.process_time() - begin
             iou = float((got & mask).sum() / (got | mask).sum())
             found[kind].setdefault(name.split("/")[0], []).append(iou)
@@ -129,7 +145,11 @@ def _seeds(mask: Mask, kind: str) -> tuple[Seeds, npt.NDArray[np.intp]]:
     if kind == "box":
         seeds = seeds_from_box(box_of(mask), shape)
         return seeds, np.flatnonzero(seeds.window.in_box(box_of(mask)))
-    seeds = seeds_from_strokes([Stroke(np.array([click_on(mask)]), 1.0, True)], shape)
+    if kind == "click":
+        strokes = [Stroke(np.array([click_on(mask)]), 1.0, True, is_click=True)]
+    else:
+        strokes = [Stroke(np.array(s.points, np.float64), s.width, True) for s in scribble_on(mask)]
+    seeds = seeds_from_strokes(strokes, shape)
     return seeds, np.arange(seeds.inside.size)
 
 
@@ -152,7 +172,7 @@ def main() -> None:
         measure(e for i, e in enumerate(held_back(options.stills, options.held_back)) if i % options.every == 0)
         return
     examples = list(training(options.stills, options.held_back, options.count, options.leave_out))
-    for kind in ("click", "box"):
+    for kind in ("click", "scribble", "box"):
         bias, weights = fit(examples, kind)
         print(f"FROM_{kind.upper()} = SeedModel({bias:.3f}, ({', '.join(f'{w:.3f}' for w in weights)}))")
 

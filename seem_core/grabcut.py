@@ -30,7 +30,7 @@ from seem_core.prompts import (
     ScribblePrompt,
     TextPrompt,
 )
-from seem_core.seed_prior import FROM_BOX, FROM_CLICK, SeedModel, geodesic, smooth_colours
+from seem_core.seed_prior import FROM_BOX, FROM_CLICK, FROM_SCRIBBLE, SeedModel, geodesic, smooth_colours
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -85,7 +85,7 @@ def _gather(prompts: Sequence[Prompt], shape: tuple[int, int], previous: Mapping
                 _check_mask(mask, shape)
                 own.mask = mask if own.mask is None else own.mask | mask
             case PointPrompt(x=x, y=y, positive=positive):
-                own.strokes.append(Stroke(_inside(((x, y),), shape), 1.0, positive))
+                own.strokes.append(Stroke(_inside(((x, y),), shape), 1.0, positive, is_click=True))
             case ScribblePrompt(points=points, width=width, positive=positive):
                 own.strokes.append(Stroke(_inside(points, shape), max(1.0, width), positive))
             case BoxPrompt(x0=x0, y0=y0, x1=x1, y1=y1):
@@ -182,7 +182,8 @@ def _segment(image: Image, own: _Evidence, others: Sequence[Stroke]) -> Mask:
         window, prior = seeds.window, _prior(image, seeds, FROM_BOX) * seeds.window.in_box(own.box)
     else:
         seeds = seeds_from_strokes(positive, shape, negative)
-        window, prior = seeds.window, _prior(image, seeds, FROM_CLICK)
+        model = FROM_CLICK if all(stroke.is_click for stroke in positive) else FROM_SCRIBBLE
+        window, prior = seeds.window, _prior(image, seeds, model)
     strokes = window.drawn(positive, 3)
     likely = prior > _best_threshold(prior)
     likely = _touched(likely | strokes, strokes) if not known and own.box is None else likely | strokes
@@ -209,17 +210,22 @@ def seeds_from_box(
 
 
 def seeds_from_strokes(positive: Sequence[Stroke], shape: tuple[int, int], negative: Sequence[Stroke] = ()) -> Seeds:
-    """Strokes with a little around them against negative ones and the picture's rim; places are distances."""
+    """Strokes, and a little around clicks, against negative ones and the picture's rim; places are distances."""
     H, W = shape
     scale = min(1.0, _PRIOR_SIDE / min(H, W), _LONGEST_SIDE / max(H, W))
     window = Window(0, 0, W, H, max(8, round(H * scale)), max(8, round(W * scale)))
-    wide = 2 * _CLICK_RADIUS + 1
-    refused = window.drawn(negative, wide)
-    inside = (window.drawn(positive, wide) & ~refused) | window.drawn(positive, 3)
+    refused = _around(window, negative)
+    inside = (_around(window, positive) & ~refused) | window.drawn(positive, 3)
     outside = refused.copy()
     outside[[0, 1, -2, -1]] = outside[:, [0, 1, -2, -1]] = True
     place = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) / min(window.h, window.w)
     return Seeds(window, inside, outside & ~inside, np.asarray(place, dtype=np.float32))
+
+
+def _around(window: Window, strokes: Sequence[Stroke]) -> Mask:
+    """(h, w) What strokes say as they are drawn, and clicks with their surroundings."""
+    clicks, scribbles = [s for s in strokes if s.is_click], [s for s in strokes if not s.is_click]
+    return window.drawn(clicks, 2 * _CLICK_RADIUS + 1) | window.drawn(scribbles, 3)
 
 
 def _prior(image: Image, seeds: Seeds, model: SeedModel) -> Soft:

@@ -20,11 +20,13 @@ _LEAST = 8  # working pixels, at least, each way
 
 @dataclass(frozen=True)
 class Stroke:
-    """A point or scribble: (K, 2) x, y in image pixels."""
+    """A click, or a scribble: (K, 2) x, y in image pixels. Its surroundings say the same as a click itself, while a
+    scribble may run along a border."""
 
     points: npt.NDArray[np.float64]
     width: float
     positive: bool
+    is_click: bool = False
 
     @property
     def box(self) -> Box:
@@ -80,17 +82,19 @@ class Window:
 
     def drawn(self, strokes: Iterable[Stroke], least: int) -> Mask:
         """(h, w) Pixels under the strokes, each at least ``least`` wide."""
-        canvas = np.zeros((self.h, self.w), np.uint8)
         fx, fy = self.scale
+        paths: dict[int, list[npt.NDArray[np.int32]]] = {}  # by half width: cv2 draws broad lines too broad
         for stroke in strokes:
             x = (stroke.points[:, 0] + 0.5 - self.left) * fx
             y = (stroke.points[:, 1] + 0.5 - self.top) * fy
-            path = np.floor(np.column_stack([x, y])).astype(np.int32)
-            width = max(least, round(stroke.width * min(fx, fy)))
-            cv2.polylines(canvas, [path], False, 1, width)
-            for point in path:
-                cv2.circle(canvas, (int(point[0]), int(point[1])), width // 2, 1, -1)
-        return canvas > 0
+            half = max(least, round(stroke.width * min(fx, fy))) // 2
+            paths.setdefault(half, []).append(np.floor(np.stack([x, y], axis=1)).astype(np.int32))
+        drawn = np.zeros((self.h, self.w), np.bool_)
+        for half, lines in paths.items():
+            elsewhere = np.ones((self.h, self.w), np.uint8)
+            cv2.polylines(elsewhere, [np.concatenate([line, line[-1:]]) for line in lines], False, 0, 1)
+            drawn |= cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= half
+        return drawn
 
     def extent(self, mask: Mask) -> Box:
         """Box around a (h, w) mask in picture coordinates; all of the window if it is empty."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seem_core.errors import MaskError, PromptError
-from seem_core.grabcut import masks_from_prompts
+from seem_core.grabcut import masks_from_prompts, seeds_from_strokes
+from seem_core.prompt_window import Stroke
 from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
@@ -54,6 +55,22 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_finds_a_clear_object(prompt: Prompt) -> None:
     image, disc, _ = scene()
     assert iou(masks_from_prompts(image, [prompt])[1], disc) > 0.9
+
+
+def test_a_scribble_says_nothing_of_what_lies_beside_it() -> None:
+    """It may run along a border, where a click's surroundings are the object's."""
+    path = np.array([[20.0, 30.0], [80.0, 30.0]])
+    scribble = seeds_from_strokes([Stroke(path, 1.0, True)], (H, W))
+    click = seeds_from_strokes([Stroke(path[:1], 1.0, True, is_click=True)], (H, W))
+    scale = scribble.window.scale[1]
+    assert np.flatnonzero(scribble.inside.any(axis=1)).tolist() == [int(30.5 * scale) + d for d in (-1, 0, 1)]
+    assert click.inside.any(axis=1).sum() == 7
+
+
+def test_a_scribble_along_a_border_stays_inside() -> None:
+    image, _, square = scene()
+    prompt = ScribblePrompt(((78, 26), (78, 54)), width=1)  # two pixels from the left side of the square
+    assert iou(masks_from_prompts(image, [prompt])[1], square) > 0.9
 
 
 def test_same_input_same_masks() -> None:
