@@ -15,7 +15,7 @@ from typing import Any
 
 from seem_core.errors import MaskError, PromptError, VosError
 from seem_core.prompts import BoxPrompt, MaskPrompt
-from vos.areas import Mask, Scaling, fill_polygons
+from vos.areas import Mask, Points, Scaling, fill_polygons
 from vos.json_fields import Fields, shown
 from vos.prompt_json import Reading
 from vos.prompts import Origin, TimedPrompt, When, at_place
@@ -145,8 +145,8 @@ def _prompt(fields: Fields, scaling: Scaling | None, object_id: int) -> MaskProm
 
 def _mask(value: Any, place: str, scaling: Scaling) -> Mask:
     if isinstance(value, list):
-        polygons = [Fields({"polygon": _pairs(item)}, f"{place}[{i}]", "") for i, item in enumerate(value)]
-        return fill_polygons([scaling.points(p.points("polygon", 3)) for p in polygons], scaling.target)
+        polygons = [_polygon(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return fill_polygons(map(scaling.points, polygons), scaling.target)
     fields = Fields(value, place, "a mask")
     height, width = (int(v) for v in fields.numbers("size", 2))
     counts = fields.take("counts")
@@ -157,11 +157,12 @@ def _mask(value: Any, place: str, scaling: Scaling) -> Mask:
     return scaling.mask(decode_rle((height, width), counts))
 
 
-def _pairs(flat: Any) -> Any:
-    """[x, y, x, y] -> [[x, y], [x, y]]; anything else is left for the check of what it is."""
-    if not isinstance(flat, list) or len(flat) % 2:
-        return flat
-    return [list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
+def _polygon(value: Any, place: str) -> Points:
+    """[x, y, x, y, ...] of three corners or more."""
+    if not isinstance(value, list) or len(value) % 2 or len(value) < 6:
+        raise PromptError(f"{place}: a polygon is a list x, y, x, y, ... of three corners or more, not {shown(value)}")
+    pairs = [list(pair) for pair in zip(value[::2], value[1::2], strict=True)]
+    return Fields({"corners": pairs}, place, "a polygon").points("corners")
 
 
 def _box(fields: Fields, scaling: Scaling, object_id: int) -> BoxPrompt:

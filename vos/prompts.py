@@ -137,8 +137,11 @@ def place(
 
 
 def at_place(error: VosError, place: str) -> VosError:
-    """The same error with the place in front of its sentence."""
-    return type(error)(f"{place}: {error}") if place else error
+    """The same error with the place in front of its sentence, unless a place in the same file stands there already."""
+    file = place.rpartition(": ")[0]
+    if not place or (file and str(error).startswith(f"{file}: ")):
+        return error
+    return type(error)(f"{place}: {error}")
 
 
 def _timed(item: AnyPrompt) -> TimedPrompt:
