@@ -5,7 +5,7 @@ to the prompts before and after, and scores s_f and s_b, the forward pass has th
 
     w = (s_f / d_f) / (s_f / d_f + s_b / d_b)
 
-Where the two masks of an object mostly agree, its border is the zero line of w D_f + (1 - w) D_b, D being the signed
+Where the two masks of an object overlap well, its border is the zero line of w D_f + (1 - w) D_b, D being the signed
 distance to a mask's border (positive inside), so that shapes pass into each other without a jump; where they do not,
 they speak of different things, and the mask of the greater weight is taken whole.
 """
@@ -25,7 +25,7 @@ from trackers.base import Labels, ObjectMasks
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice]
 
-AGREEMENT = 0.5  # IoU from which two masks are taken for views of one shape
+AGREEMENT = 0.3  # IoU from which two masks are taken for views of one shape
 REACH = 32.0  # pixels beyond which a border is simply far away
 EVEN = 0.5  # how sure an empty mask is: that an object is not there has no score of its own
 
