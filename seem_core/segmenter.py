@@ -125,6 +125,11 @@ class SeemSegmenter:
         """Whether the routing has memory tokens; `demo` has none and goes by the marks alone."""
         return self.model.decoder.routing.has_query_groups
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether the model has a text encoder, so that objects can be given in words."""
+        return self.model.text_encoder is not None
+
     def use_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Tell these classes apart from now on.
 

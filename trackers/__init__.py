@@ -30,6 +30,7 @@ class TrackerClass:
     device   whether it computes on a device of its own (one that only has a model computes where the model is)
     model    whether it needs a SEEM model, can use one, or has no use for one
     decoder  whether it can be told to use the model's decoder or not
+    memory   whether it can begin with the memory of another video, and save its own
     """
 
     module: str
@@ -37,6 +38,7 @@ class TrackerClass:
     device: bool = False
     model: Literal["needed", "optional", "unused"] = "unused"
     decoder: bool = False
+    memory: bool = False
 
     @property
     def computes(self) -> bool:
@@ -45,8 +47,8 @@ class TrackerClass:
 
 
 TRACKERS: dict[str, TrackerClass] = {
-    "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional"),
-    "fused": TrackerClass("trackers.fused", "FusedTracker", device=True, model="optional", decoder=True),
+    "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional", memory=True),
+    "fused": TrackerClass("trackers.fused", "FusedTracker", device=True, model="optional", decoder=True, memory=True),
     "prompt-memory": TrackerClass("trackers.prompt_memory", "PromptMemoryTracker", model="needed"),
     "reference": TrackerClass("trackers.reference", "ReferenceTracker", model="needed"),
     "flow": TrackerClass("trackers.baselines", "FlowTracker"),

@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from seem_core.errors import PromptError, VideoError
 from seem_core.grabcut import masks_from_prompts
-from seem_core.prompts import Prompt
+from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, PolygonPrompt, Prompt, ScribblePrompt
 from trackers.base import Image, Labels, ObjectMasks, Traits
 
 Mask = npt.NDArray[np.bool_]
 Soft = npt.NDArray[np.float32]
+
+BY_COLOUR: frozenset[type[Prompt]] = frozenset({MaskPrompt, PointPrompt, BoxPrompt, ScribblePrompt, PolygonPrompt})
 
 _MAX_BYTE_ID = 255
 _GREY_LEVELS = 32  # difference to the warped previous frame at which a pixel counts 1/e
@@ -31,6 +33,7 @@ class CopyTracker:
 
     name = "copy"
     traits = Traits(returns_first_mask=True, refinds=False, uses_memory=False)
+    prompt_kinds = BY_COLOUR
 
     def __init__(self) -> None:
         self._ids: tuple[int, ...] = ()
@@ -78,6 +81,7 @@ class FlowTracker:
 
     name = "flow"
     traits = Traits(returns_first_mask=True, refinds=False, uses_memory=False)
+    prompt_kinds = BY_COLOUR
 
     def __init__(self, *, short_side: int = 480, gain: float = 1.5) -> None:
         if short_side < 16:

@@ -60,6 +60,18 @@ def save_memory(held: Snapshot, path: str | os.PathLike[str], *, model: str) -> 
         raise OutputError(f"the memory cannot be written to {path}: {error}") from error
 
 
+def objects_of(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Ids of the objects in a memory file, without reading more of it. Raises InputError where it is none."""
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") == FORMAT:
+            return tuple(int(i) for i in json.loads(metadata["objects"]))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"the memory file {path} cannot be read: {error}") from error
+    raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
+
+
 def load_memory(path: str | os.PathLike[str], *, model: str) -> Snapshot:
     """What `save_memory` wrote. Raises InputError for a file that is missing, damaged, of another kind or model."""
     try:

@@ -24,7 +24,7 @@ from trackers.base import Image, ObjectMasks, Traits
 from trackers.gate import Gate, Observation, is_doubtful
 from trackers.memory_bank import MEGABYTE, MemoryBank, Previous
 from trackers.object_views import ViewBudget, apart, pin_references, pin_views, views_of_masks, write_recent_views
-from trackers.prompting import as_picture, device_of, given_masks, references
+from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
 from trackers.propagate import impose, shares_of_picture
 from trackers.recall import object_masks, recall
 
@@ -182,6 +182,11 @@ class PromptMemoryTracker:
     @property
     def memory(self) -> MemoryBank:
         return self._state.bank
+
+    @property
+    def prompt_kinds(self) -> frozenset[type[Prompt]]:
+        """The kinds of prompts that `step` can use."""
+        return usable_kinds(self.segmenter)
 
     @torch.inference_mode()
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:

@@ -7,7 +7,7 @@ object that is known corrects the mask it has; a box, a polygon, a mask or words
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,13 @@ def references(prompts: Sequence[Prompt]) -> dict[int, tuple[ReferencePrompt, ..
             raise PromptError(f"the reference mask of object {prompt.object_id} is empty; mark the object on it")
         pictures[prompt.object_id] = (*pictures.get(prompt.object_id, ()), prompt)
     return pictures
+
+
+def usable_kinds(segmenter: Segmenter | None, *, references: bool = True) -> frozenset[type[Prompt]]:
+    """The kinds of prompts that a tracker with this segmenter, or without one, can use."""
+    words = segmenter is not None and bool(getattr(segmenter, "reads_words", True))
+    left_out = {*(() if words else (TextPrompt,)), *(() if references else (ReferencePrompt,))}
+    return frozenset(kind for kind in get_args(Prompt) if kind not in left_out)
 
 
 def reads_previous_mask(segmenter: Segmenter) -> bool:

@@ -21,7 +21,7 @@ from trackers.borders import empty_labels, label_map
 from trackers.dense import DenseReader, Reading, View, shrink_mask
 from trackers.gate import Gate, Observation, is_doubtful
 from trackers.memory_bank import MEGABYTE, LongTerm, MemoryBank
-from trackers.prompting import given_masks
+from trackers.prompting import given_masks, usable_kinds
 from trackers.propagation import LabelPropagation, PropagationConfig
 
 Mask = npt.NDArray[np.bool_]
@@ -87,6 +87,11 @@ class DenseTracker:
         self._size: tuple[int, int] | None = None  # (height, width) of the video
         if memory is not None:
             self._begin_with(memory)
+
+    @property
+    def prompt_kinds(self) -> frozenset[type[Prompt]]:
+        """The kinds of prompts that `step` can use."""
+        return usable_kinds(self.segmenter)
 
     @property
     def memory(self) -> MemoryBank:

@@ -20,7 +20,7 @@ from seem_core.segmenter_types import Segmenter
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.memory_bank import MEGABYTE, MemoryBank
 from trackers.object_views import ViewBudget, apart, pin_references, pin_views, views_of_masks
-from trackers.prompting import as_picture, device_of, given_masks, references
+from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
 from trackers.recall import object_masks, recall
 
 PUBLISHED_RATE = 5.0  # frames per second
@@ -54,6 +54,11 @@ class ReferenceTracker:
     def memory(self) -> MemoryBank:
         """The references; nothing else is ever remembered."""
         return self._bank
+
+    @property
+    def prompt_kinds(self) -> frozenset[type[Prompt]]:
+        """The kinds of prompts that `step` can use."""
+        return usable_kinds(self.segmenter)
 
     @torch.inference_mode()
     def step(self, image: Image, prompts: Sequence[Prompt] = ()) -> ObjectMasks:
