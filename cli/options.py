@@ -99,6 +99,21 @@ PromptFiles = Annotated[
         help="A file of prompts, run.json of an earlier run, DAVIS scribbles, COCO annotations or a labelme file.",
     ),
 ]
+Memory = Annotated[
+    Path | None,
+    typer.Option(
+        "--memory", metavar="FILE", help="What was remembered of objects in another video.", show_default=False
+    ),
+]
+SaveMemory = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-memory",
+        metavar="FILE",
+        help="Keep what was remembered, to follow the objects in other videos.",
+        show_default=False,
+    ),
+]
 PromptsSchema = Annotated[
     bool,
     typer.Option(

@@ -21,6 +21,7 @@ from cli.options import (
     MaskKind,
     Masks,
     MaxSide,
+    Memory,
     OnDevice,
     OutFolder,
     Overwrite,
@@ -33,6 +34,7 @@ from cli.options import (
     ReferenceMasks,
     References,
     Save,
+    SaveMemory,
     Scribbles,
     ScribbleWidth,
     Texts,
@@ -60,6 +62,8 @@ def track(
     reference_mask: ReferenceMasks = None,
     prompts: PromptFiles = None,
     forget: Forgets = None,
+    memory: Memory = None,
+    save_memory: SaveMemory = None,
     prompts_schema: PromptsSchema = False,
     out: OutFolder = None,
     tracker: Tracker = "propagate",
@@ -109,7 +113,7 @@ def track(
     masks = [parse_mask(text) for text in mask or ()]
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
-        direction=direction.value,
+        direction=direction.value, memory=_text(memory), save_memory=_text(save_memory),
     )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)
@@ -125,6 +129,10 @@ def track(
         return 0
     note(f"vos: interrupted; {summary.frames} frames are done and kept in {summary.out}", quiet=quiet)
     return INTERRUPTED
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def default_folder(video: Path) -> Path:

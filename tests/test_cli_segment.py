@@ -227,7 +227,7 @@ def test_words_need_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, cap
     [
         ("[]", '{"version": 1, "objects": [...]}'),
         (one_prompt('"point": [1, 1]', '"version": 2'), "round.json: version: this program reads version 1, not 2"),
-        ('{"version": 1, "objects": []}', "round.json: objects: is a list of at least 1"),
+        ('{"version": 1, "objects": {}}', "round.json: objects: is a list, not {}"),
         (one_prompt('"point": [99, 1]'), "round.json: objects[0].prompts[0].point: point 99,1 lies outside"),
         (
             one_prompt('"point": [1, 1], "frame": 0'),

@@ -196,7 +196,7 @@ P = ("objects", 0, "prompts")
         (_set("version", 2), "version: this program reads version 1, not 2; update seem-vos"),
         (_set("version", True), "version: this program reads version 1, not true"),
         (_set("extra", 1), "a file of prompts has no field 'extra'"),
-        (_set("objects", []), "objects: is a list of at least 1, not []"),
+        (_set("objects", {}), "objects: is a list, not {}"),
         (_set("objects", 0, 3), "objects[0]: an object is an object {...}, not 3"),
         (_set("objects", 0, "id", 0), "objects[0].id: is a whole number from 1 on, not 0"),
         (_set("objects", 0, "id", 65536), "objects[0].id: is a whole number from 1 to 65535, not 65536"),

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from seem_core.errors import InputError, PromptError, VideoError
-from seem_core.prompts import Prompt
+from seem_core.prompts import Prompt, ReferencePrompt, TextPrompt
 from trackers.base import Tracker
 from vos.device import pick_device, set_threads
 from vos.directions import DirectedResults, Direction, check_direction
@@ -27,6 +27,7 @@ from vos.prompt_sources import MaskFile
 from vos.prompt_writing import write_document
 from vos.prompts import Forget, FramePrompt, at_place
 from vos.run_record import Json
+from vos.saved_memory import check_memory, keep_memory, known_objects
 from vos.working_size import WorkingSize
 
 ReaderName: TypeAlias = Literal["pyav", "decord"]
@@ -48,6 +49,8 @@ class TrackOptions:
     threads      CPU threads of torch and OpenCV, for the whole process; None leaves them
     mask_format  how mask files are read, see `vos.masks.read_prompt_mask`
     direction    forward; backward, from the last prompt to the first frame; both, and the two are merged
+    memory       file of what was remembered of objects in another video, which are then known from the first frame on
+    save_memory  file that the memory is written to after the last frame
     """
 
     tracker: str = "propagate"
@@ -60,6 +63,8 @@ class TrackOptions:
     threads: int | None = None
     mask_format: MaskFormat = "auto"
     direction: Direction = "forward"
+    memory: str | None = None
+    save_memory: str | None = None
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -116,6 +121,8 @@ def track(
     threads: int | None = None,
     mask_format: MaskFormat = "auto",
     direction: Direction = "forward",
+    memory: str | Path | None = None,
+    save_memory: str | Path | None = None,
 ) -> Iterator[FrameResult]:
     """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
 
@@ -133,12 +140,18 @@ def track(
     read: VideoError when the file cannot be read on.
     """
     name = tracker if isinstance(tracker, str) else tracker.name
-    options = TrackOptions(name, device, start, end, stride, max_side, reader, threads, mask_format, direction)
+    options = TrackOptions(
+        name, device, start, end, stride, max_side, reader, threads, mask_format, direction,
+        *(None if path is None else str(path) for path in (memory, save_memory)),
+    )  # fmt: skip
+    if not isinstance(tracker, str) and memory is not None:
+        raise InputError("a tracker that is there already has a memory of its own; build it with this one")
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
         follower = make_tracker(settle(options)) if isinstance(tracker, str) else tracker
-        return _with_warnings(job, _results(job, follower, direction, close=source is not video))
+        check_kinds(job, follower)
+        return _with_warnings(job, _results(job, follower, options, close=source is not video))
     except BaseException:
         if source is not video:
             source.close()
@@ -170,7 +183,8 @@ def prepare(
     tracked = range(frames)[options.start : options.end : options.stride]
     if not tracked:
         raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
-    found = gather(prompts, mask, source, tracked, mask_format=options.mask_format)
+    known = known_objects(options.memory)
+    found = gather(prompts, mask, source, tracked, mask_format=options.mask_format, known=known)
     by_frame: dict[int, tuple[Prompt, ...]] = {}
     forgets: dict[int, tuple[int, ...]] = {}
     for item in found.placed:
@@ -179,20 +193,25 @@ def prepare(
         else:
             by_frame[item.frame] = (*by_frame.get(item.frame, ()), item.prompt)
     _check_decodable(source, found.placed)
-    ids = tuple(sorted({item.prompt.object_id for item in found.placed}))
+    ids = tuple(sorted({*known, *(item.prompt.object_id for item in found.placed)}))
     size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
     written = write_document(found.placed, names=found.names, video=source.info.path) if document else None
-    job = Job(source, tracked, by_frame, ids, size, found.warnings, forgets, found.names, found.inputs, written)
+    inputs = found.inputs if options.memory is None else (*found.inputs, ("memory", Path(options.memory)))
+    job = Job(source, tracked, by_frame, ids, size, found.warnings, forgets, found.names, inputs, written)
     check_direction(job, options.direction)
     return job
 
 
 def settle(options: TrackOptions) -> TrackOptions:
-    """The same options with the device that is really used. Raises DeviceError, InputError (no such tracker)."""
+    """The same options with the device that is really used.
+
+    Raises DeviceError, InputError (no such tracker, or one without a memory to load or save), OutputError.
+    """
     from trackers import TRACKERS
 
     if options.tracker not in TRACKERS:
         raise InputError(f"there is no tracker {options.tracker!r}; use one of {', '.join(TRACKERS)}")
+    check_memory(options.tracker, options.direction, options.memory, options.save_memory)
     if not TRACKERS[options.tracker].computes and options.device in ("auto", "cpu"):  # leave torch unloaded
         return replace(options, device="cpu")
     return replace(options, device=pick_device(options.device))
@@ -202,9 +221,24 @@ def make_tracker(options: TrackOptions) -> Tracker:
     """A fresh tracker for settled options; sets the number of threads."""
     from trackers import build_tracker
 
-    tracker = build_tracker(options.tracker, device=options.device)
+    begin: dict[str, Any] = {} if options.memory is None else {"memory": options.memory}
+    tracker = build_tracker(options.tracker, device=options.device, **begin)
     set_threads(options.threads)
     return tracker
+
+
+def check_kinds(job: Job, tracker: Tracker) -> None:
+    """Refuse prompts of a kind that the tracker cannot use, before the first frame. Raises PromptError."""
+    able: frozenset[type[Prompt]] | None = getattr(tracker, "prompt_kinds", None)
+    for prompt in (prompt for prompts in job.prompts.values() for prompt in prompts):
+        if able is None or type(prompt) in able:
+            continue
+        if isinstance(prompt, TextPrompt):
+            why = "which needs a model with a text encoder; give --model, or mark the object"
+            raise PromptError(f"object {prompt.object_id} is given in words, {why}")
+        how = "shown on another picture" if isinstance(prompt, ReferencePrompt) else f"given by {type(prompt).__name__}"
+        what = f"object {prompt.object_id} is {how}, which tracker {tracker.name} cannot use"
+        raise PromptError(f"{what}; mark it on a frame, or use tracker propagate")
 
 
 def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:
@@ -230,12 +264,14 @@ def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[Fram
             job.source.close()
 
 
-def _results(job: Job, tracker: Tracker, direction: Direction, *, close: bool) -> Iterator[FrameResult]:
-    if direction == "forward":
+def _results(job: Job, tracker: Tracker, options: TrackOptions, *, close: bool) -> Iterator[FrameResult]:
+    if options.direction == "forward":
         yield from stream(job, tracker, close=close)
+        keep_memory(tracker, options.save_memory)
         return
     try:
-        yield from DirectedResults(job, tracker, direction)
+        yield from DirectedResults(job, tracker, options.direction)
+        keep_memory(tracker, options.save_memory)
     finally:
         if close:
             job.source.close()

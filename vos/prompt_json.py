@@ -111,7 +111,7 @@ def read_document(value: Any, reading: Reading) -> None:
         raise top.refuse("version", f"this program reads version {VERSION}, not {shown(version)}; update seem-vos")
     if "video" in top:
         reading.video = reading.folder / top.text("video")
-    for i, item in enumerate(top.items("objects", 1)):
+    for i, item in enumerate(top.items("objects")):
         _read_object(Fields(item, top.at(f"objects[{i}]"), "an object"), reading)
     top.end()
 

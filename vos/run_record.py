@@ -37,7 +37,7 @@ _PACKAGES = ("seem-vos", "torch", "numpy", "opencv-python-headless", "av", "pill
 
 @dataclass(frozen=True)
 class InputRecord:
-    """A file or folder that the run read: ``role`` is video, mask, reference or weights."""
+    """A file or folder that the run read: ``role`` is video, mask, prompts, reference, memory or weights."""
 
     role: str
     path: str

@@ -23,6 +23,7 @@ from vos.output import FrameRecord, InputRecord, ResultFolder, RunRecord, check_
 from vos.pipeline import (
     Job,
     TrackOptions,
+    check_kinds,
     make_tracker,
     open_source,
     prepare,
@@ -34,6 +35,7 @@ from vos.prompt_gathering import AnyMask, GivenPrompt
 from vos.prompt_sources import MaskFile
 from vos.render import Rendered, render
 from vos.run_record import MASKS_FOLDER
+from vos.saved_memory import keep_memory
 
 RESULTS_BEHIND = 4  # finished frames that wait for the writer
 PARTS = frozenset({"masks", "overlay", "contact"})
@@ -105,6 +107,7 @@ def track_to_folder(
         check_inputs(Path(out), [source.info.path, *(path for _, path in job.inputs)])
         options = settle(options)
         tracker = make_tracker(options)
+        check_kinds(job, tracker)
         record = _record(job, options)
         with ResultFolder.create(out, overwrite=overwrite) as folder:
             folder.begin(record)
@@ -112,10 +115,13 @@ def track_to_folder(
             state: Literal["done", "interrupted"] = "interrupted" if _is_set(stop) and not tally.whole else "done"
             gaps = tuple(gap for gap in source.gaps if gap in job.tracked)
             run = folder.finish(state, gaps=gaps, warnings=source.warnings)
+        keep_memory(tracker, options.save_memory)
     finally:
         if source is not video:
             source.close()
     made: tuple[Path, ...] = (folder.path / MASKS_FOLDER,)
+    if options.save_memory is not None:
+        made = (*made, Path(options.save_memory))
     warnings = run.warnings
     if state == "done" and (pictures := save & {"overlay", "contact"}):
         rendered = _render(folder.path, pictures, on_render, stop)
