@@ -87,8 +87,8 @@ class RunFolder:
             for file, key in (("first_moments", "exp_avg"), ("second_moments", "exp_avg_sq")):
                 kept = {n: m[key] for n, m in zip(names, moments, strict=True) if key in m}
                 save_file(_plain(kept), fresh / f"{file}.safetensors")
-            updates = [float(m["step"]) for m in moments if "step" in m]
-            content = {**asdict(state), "updates": updates[0] if updates else 0.0, "frozen": frozen.checksum}
+            updates = {n: float(m["step"]) for n, m in zip(names, moments, strict=True) if "step" in m}
+            content = {**asdict(state), "updates": updates, "frozen": frozen.checksum}
             (fresh / "state.json").write_text(json.dumps(content, indent=1))
             self._clear(old)
             if self.last.exists():
@@ -120,7 +120,11 @@ class RunFolder:
             weights = load_file(place / "model.safetensors")
             ema = load_file(place / "averaged.safetensors")
             first, second = (load_file(place / f"{f}_moments.safetensors") for f in ("first", "second"))
-            averaged, updates = [ema[n] for n in names], torch.tensor(float(content["updates"]))
+            averaged = [ema[n] for n in names]
+            updates = content["updates"]
+            if not isinstance(updates, dict):  # as it was written once: of all weights
+                updates = dict.fromkeys(first, updates)
+            steps = {n: torch.tensor(float(updates[n])) for n in first}
             lacking = set(model.state_dict()) - set(weights) - frozen.names
             if lacking:
                 raise KeyError(f"{sorted(lacking)[0]} is missing")
@@ -136,7 +140,7 @@ class RunFolder:
                 " give those, or choose another folder"
             )
         moments = [
-            {"step": updates.clone(), "exp_avg": first[n], "exp_avg_sq": second[n]} if n in first else {} for n in names
+            {"step": steps[n], "exp_avg": first[n], "exp_avg_sq": second[n]} if n in first else {} for n in names
         ]
         return averaged, moments
 

@@ -153,7 +153,10 @@ class SeemTask:
         self.fingerprint = pack.fingerprint
         self.classes = pack.classes
         encoder = model.text_encoder
-        self.vocabulary = vocabulary if self.config.segmentation and encoder is not None else None
+        self.vocabulary: Vocabulary | None = None
+        if vocabulary is not None and self.config.segmentation and encoder is not None:
+            embeddings = vocabulary.embeddings.to(device).clone()  # made in inference mode, which autograd refuses
+            self.vocabulary = Vocabulary(vocabulary.names, embeddings, vocabulary.things)
         words = self.config.words and bool(pack.classes) and encoder is not None
         if words:
             _check_tokenizer()

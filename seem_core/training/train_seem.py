@@ -84,9 +84,8 @@ def train_seem(run: SeemRun, stop: Event | None = None, clip_function: ClipFunct
     )  # fmt: skip
     pack = open_data(run, PACKING)
     vocabulary = _vocabulary(loaded, pack) if run.training.segmentation else None
-    placed = None if vocabulary is None else vocabulary.to(torch.empty(0, device=device))
     task = SeemTask(
-        model, pack, device, run.training, vocabulary=placed, workers=count_workers(run, device),
+        model, pack, device, run.training, vocabulary=vocabulary, workers=count_workers(run, device),
         precision=choose_precision(run, device), clip_function=clip_function,
     )  # fmt: skip
     log.info("%s, %r on %s in %.1f s", model.config.name, pack, device, time.perf_counter() - started)
