@@ -7,6 +7,7 @@ are asserted both ways. What a tracker finds is judged where it can know (`Case.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,11 @@ from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import Segmenter
 from trackers import TRACKERS, Tracker, build_tracker
 from trackers.base import ObjectMasks
+from trackers.dense import DenseReader
+from trackers.fused import FusionConfig
+from trackers.gate import Gate
+from trackers.prompt_memory import PromptMemoryConfig
+from trackers.propagation import LabelPropagation, PropagationConfig
 
 LENGTH = 6
 ROUTINGS = ("demo", "v0", "v1")
@@ -68,16 +74,19 @@ def over(*chosen: Case) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", chosen or CASES, ids=lambda c: f"{c.tracker}-{c.model}")
 
 
+@cache
+def small_reader() -> DenseReader:
+    """A dense reader for small pictures; stateless, so that one is enough."""
+    return LabelPropagation(PropagationConfig(pixels=128 * 224))
+
+
 def small(name: str) -> dict[str, Any]:
     """Options that make a tracker cheap enough for many short runs, and let it remember whatever it finds."""
-    if name in ("propagate", "fused"):
-        from trackers.propagation import PropagationConfig
-
-        return {"config": PropagationConfig(pixels=128 * 224)}
+    if name == "propagate":
+        return {"reader": small_reader()}
+    if name == "fused":
+        return {"reader": small_reader(), "fusion": FusionConfig(every=1)}
     if name == "prompt-memory":
-        from trackers.gate import Gate
-        from trackers.prompt_memory import PromptMemoryConfig
-
         return {"config": PromptMemoryConfig(gate=Gate())}
     return {}
 
