@@ -261,7 +261,7 @@ def test_an_object_ends_before_it_may_begin_anew() -> None:
         ([FramePrompt(6, point), FramePrompt(5, Forget(1))], "object 1 ends on frame 5 without"),
         ([point, FramePrompt(5, Forget(1)), FramePrompt(7, Forget(1))], "object 1 ends on frame 7 without"),
         ([point, FramePrompt(5, Forget(1)), FramePrompt(5, beside)], "object 1 begins on frame 5 with marks of what"),
-        ([FramePrompt(5, Forget(1))], "nothing says what to follow"),
+        ([FramePrompt(5, Forget(1))], "object 1 ends on frame 5 without"),
     ):
         with pytest.raises(PromptError, match=words):
             place(prompts, CLIP, ALL)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seem_core.errors import MaskError
+from seem_core.errors import MaskError, PromptError
 from seem_core.prompts import MaskPrompt, ReferencePrompt
 from trackers.base import Image
 from vos.images import IMAGE_SUFFIXES, read_image
 from vos.masks import MaskFormat, PromptMask, read_prompt_mask
-from vos.prompts import Origin, TimedPrompt, When, frame_at
+from vos.prompts import Origin, Seconds, TimedPrompt, When, frame_at
 from vos.wording import some
 
 
@@ -74,8 +74,18 @@ def read_picture(path: Path, shown: When = None) -> tuple[Image, int | None]:
     from vos.video import open_video
 
     with closing(open_video(path)) as video:
-        frame = frame_at(shown, video, range(len(video)))
+        try:
+            frame = frame_at(shown, video, range(len(video)))
+        except PromptError as error:
+            end = video.seconds(len(video) - 1)
+            raise PromptError(
+                f"{path} has frames 0..{len(video) - 1}, 0s to {end:.2f}s, and not {_word(shown)}"
+            ) from error
         return video[frame].image, frame
+
+
+def _word(shown: When) -> str:
+    return f"{shown.seconds:g}s" if isinstance(shown, Seconds) else f"frame {shown}"
 
 
 def one_object(found: PromptMask, path: Path, object_id: int, value: int | None = None) -> npt.NDArray[np.bool_]:

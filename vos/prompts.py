@@ -129,7 +129,7 @@ def place(
             placed.append(FramePrompt(frame, _checked(timed.prompt, source.info), timed.origin))
         except VosError as error:
             raise at_place(error, timed.origin.place) from error
-    if not known and all(isinstance(item.prompt, Forget) for item in placed):
+    if not known and not placed:
         raise PromptError("nothing says what to follow; give a mask, a point or a box")
     placed.sort(key=lambda item: (item.frame, not isinstance(item.prompt, Forget)))  # stable
     _check_objects(placed, known)
