@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from oracle_segmenter import OracleSegmenter, Recipe
 from scenes import Scene, iou, scene
 from tiny_seem import tiny_seem
 
-from seem_core.errors import LimitError
+from seem_core.errors import InputError, LimitError
 from seem_core.prompts import MaskPrompt, PointPrompt, ReferencePrompt
 from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import ObjectTokens, Prediction
 from trackers.gate import Gate
 from trackers.object_views import ViewBudget
 from trackers.prompt_memory import PromptMemoryConfig, PromptMemoryTracker, one_owner
+from trackers.reference import ReferenceTracker
 
 LENGTH = 8
 EXACT = Recipe(drop=0, swap=0, grow=(0, 0), scores=(1, 1, 1), spread=0)
@@ -169,6 +171,27 @@ def test_pinned_views_beyond_the_bound_are_refused(two: Scene) -> None:
     with pytest.raises(LimitError, match="prompt fewer frames"):
         tracker.step(two.images[1], first(two, 1))
     assert tracker.memory.bytes <= 40_000
+
+
+def test_views_of_another_model_are_refused(two: Scene, tmp_path: Path) -> None:
+    tracker = PromptMemoryTracker(Scripted(two))
+    tracker.step(two.images[0], first(two))
+    tracker.save_memory(tmp_path / "views.safetensors")
+    with pytest.raises(InputError, match=r"views of oracle.*views of tiny"):
+        PromptMemoryTracker(SeemSegmenter(tiny_seem("v0")), memory=tmp_path / "views.safetensors")
+    taken_over = PromptMemoryTracker(Scripted(two), memory=tracker.memory)
+    assert [e.frame for e in taken_over.memory.entries] == [-1]
+    assert ReferenceTracker(Scripted(two), memory=tmp_path / "views.safetensors").step(two.images[3]).ids == (1, 2)
+
+
+def test_objects_on_one_picture_are_encoded_together(two: Scene) -> None:
+    segmenter = Scripted(two)
+    tracker = PromptMemoryTracker(segmenter)
+    image, (a, b) = two.images[2], two.masks[2]
+    shown = [ReferencePrompt(image, a, 1), ReferencePrompt(image.copy(), b, 2), ReferencePrompt(two.images[4], b, 2)]
+    assert tracker.step(two.images[0], shown).ids == (1, 2)
+    assert segmenter.encoded == 3  # two pictures and the frame
+    assert [sorted(e.tokens) for e in tracker.memory.entries if e.pinned] == [[1, 2], [2]]
 
 
 def test_one_owner_per_cell() -> None:

@@ -8,6 +8,7 @@ chosen, are mixed the same way: half pinned, half recent.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from seem_core.object_tokens import fair_shares, mean_positive, thin
 from seem_core.prompts import ReferencePrompt
 from seem_core.segmenter_types import ObjectTokens, Segmenter
 from trackers.memory_bank import Entry, MemoryBank
-from trackers.prompting import as_picture
+from trackers.prompting import as_picture, device_of
 from trackers.propagate import disjoint
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -46,6 +47,24 @@ class ViewBudget:
         return self.tokens // (2 * self.frames) if self.frames else 0
 
 
+def views_model(segmenter: Segmenter) -> str:
+    """Which model can read a segmenter's views, as memory files record it."""
+    return f"views of {segmenter.name}"
+
+
+def begin_with_views(bank: MemoryBank, memory: MemoryBank | str | os.PathLike[str], segmenter: Segmenter) -> None:
+    """Take over the pinned views of another video's memory, or of a file that one was saved to.
+
+    Raises InputError for a file that is missing, damaged, or of another model, LimitError where it does not fit.
+    """
+    if not isinstance(memory, MemoryBank):
+        memory = MemoryBank.load(
+            memory, model=views_model(segmenter), max_bytes=bank.max_bytes, max_views=bank.max_views
+        )
+    bank.begin_with(memory)
+    bank.to(device_of(segmenter))
+
+
 def views_of_masks(segmenter: Segmenter, features: Any, masks: Mapping[int, Mask]) -> dict[int, ObjectTokens]:
     """A view of every object whose (H, W) mask has a pixel; one at a time, because masks are at source size."""
     views = {}
@@ -61,12 +80,17 @@ def apart(given: Mapping[int, Mask]) -> dict[int, Mask]:
 
 
 def pin_references(segmenter: Segmenter, bank: MemoryBank, pictures: Mapping[int, Sequence[ReferencePrompt]]) -> None:
-    """Pin objects as they look on other pictures, each encoded on its own. Raises LimitError."""
-    for object_id, prompts in pictures.items():
-        for prompt in prompts:
-            features = segmenter.encode(as_picture(prompt.image))
-            views = views_of_masks(segmenter, features, {object_id: prompt.mask})
-            bank.write(Entry(NOT_OF_THE_VIDEO, (), {}, views, pinned=True))
+    """Pin objects as they look on other pictures, each picture encoded once. Raises LimitError."""
+    waiting = [prompt for prompts in pictures.values() for prompt in prompts]
+    while waiting:
+        image = waiting[0].image
+        here = [p for p in waiting if p.image is image or np.array_equal(p.image, image)]
+        waiting = [p for p in waiting if not any(p is shown for shown in here)]
+        features = segmenter.encode(as_picture(image))
+        masks: dict[int, Mask] = {}
+        for prompt in here:
+            masks[prompt.object_id] = prompt.mask | masks.get(prompt.object_id, False)
+        pin_views(bank, NOT_OF_THE_VIDEO, views_of_masks(segmenter, features, masks))
 
 
 def pin_views(bank: MemoryBank, frame: int, views: Mapping[int, ObjectTokens]) -> None:

@@ -8,6 +8,7 @@ model is trained on (`trackers.clip`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seem_core.errors import PromptError, VideoError
+from seem_core.errors import PromptError, VideoError, VosError
 from seem_core.prompts import Prompt
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.gate import Gate, Observation, is_doubtful
 from trackers.memory_bank import MEGABYTE, MemoryBank, Previous
-from trackers.object_views import ViewBudget, apart, pin_references, pin_views, views_of_masks, write_recent_views
+from trackers.object_views import (
+    ViewBudget,
+    apart,
+    begin_with_views,
+    pin_references,
+    pin_views,
+    views_model,
+    views_of_masks,
+    write_recent_views,
+)
 from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
 from trackers.propagate import impose, shares_of_picture
 from trackers.recall import object_masks, recall
@@ -167,14 +177,24 @@ class PromptMemoryTracker:
 
     segmenter  what encodes, recalls and remembers; in the routing `demo` it does not read previous masks
     config     numbers of the tracker
+    memory     where to begin: the bank of another video, or a file that one was saved to; what is pinned there is known
+               from the first frame on
     """
 
     name = "prompt-memory"
     traits = Traits(returns_first_mask=True, refinds=True, uses_memory=True)
 
-    def __init__(self, segmenter: Segmenter, *, config: PromptMemoryConfig | None = None) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        config: PromptMemoryConfig | None = None,
+        memory: MemoryBank | str | os.PathLike[str] | None = None,
+    ) -> None:
         self.segmenter = segmenter
         self._state = PromptMemory(segmenter, config)
+        if memory is not None:
+            begin_with_views(self._state.bank, memory, segmenter)
         self._size: tuple[int, int] | None = None  # (height, width) of the video
         self.notes: tuple[str, ...] = ()
         self.class_names: dict[int, str] = {}
@@ -182,6 +202,10 @@ class PromptMemoryTracker:
     @property
     def memory(self) -> MemoryBank:
         return self._state.bank
+
+    def save_memory(self, path: str | os.PathLike[str]) -> None:
+        """Write the memory to a file, for ``memory`` of another tracker. Raises OutputError."""
+        self._state.bank.save(path, model=views_model(self.segmenter))
 
     @property
     def prompt_kinds(self) -> frozenset[type[Prompt]]:
@@ -202,6 +226,14 @@ class PromptMemoryTracker:
         if not self._state.ids and not prompts:
             self._state.frame += 1
             return self._state.decide(None, shape)
+        held = self._state.bank.snapshot()
+        try:
+            return self._follow(image, prompts, shape)
+        except VosError:
+            self._state.bank.restore(held)
+            raise
+
+    def _follow(self, image: Image, prompts: Sequence[Prompt], shape: tuple[int, int]) -> ObjectMasks:
         features = self.segmenter.encode(as_picture(image))
         pin_references(self.segmenter, self._state.bank, references(prompts))
         seen, found = self._state.advance(
@@ -209,13 +241,10 @@ class PromptMemoryTracker:
             shape,
             lambda known: given_masks(image, prompts, known, segmenter=self.segmenter, features=features),
         )
-        self._name_classes(seen)
-        return found
-
-    def _name_classes(self, seen: Prediction | None) -> None:
         if seen is not None and seen.class_names:
-            known = zip(seen.ids, seen.class_names, strict=True)
-            self.class_names |= {i: name for i, name in known if name is not None}
+            names = zip(seen.ids, seen.class_names, strict=True)
+            self.class_names |= {i: name for i, name in names if name is not None}
+        return found
 
     def forget(self, object_id: int) -> None:
         """Drop an object. Raises PromptError if it is not known."""

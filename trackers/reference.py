@@ -7,19 +7,28 @@ The prompt is never refreshed. There is no previous mask, no memory of frames, n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from seem_core.errors import InputError, PromptError, VideoError
+from seem_core.errors import InputError, PromptError, VideoError, VosError
 from seem_core.geometry import InputSize
 from seem_core.prompts import Prompt
 from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import Segmenter
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.memory_bank import MEGABYTE, MemoryBank
-from trackers.object_views import ViewBudget, apart, pin_references, pin_views, views_of_masks
+from trackers.object_views import (
+    ViewBudget,
+    apart,
+    begin_with_views,
+    pin_references,
+    pin_views,
+    views_model,
+    views_of_masks,
+)
 from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
 from trackers.recall import object_masks, recall
 
@@ -36,12 +45,21 @@ class ReferenceTracker:
     segmenter  what encodes and recalls
     published  frames are encoded with a short side of 512, as in the published demo, whatever the model's own size
     max_bytes  bound of the memory; references beyond it raise LimitError
+    memory     where to begin: the bank of another video, or a file that one was saved to; objects that are pinned there
+               are known from the first frame on
     """
 
     name = "reference"
     traits = Traits(returns_first_mask=False, refinds=True, uses_memory=False)
 
-    def __init__(self, segmenter: Segmenter, *, published: bool = False, max_bytes: int = 512 * MEGABYTE) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        published: bool = False,
+        max_bytes: int = 512 * MEGABYTE,
+        memory: MemoryBank | str | os.PathLike[str] | None = None,
+    ) -> None:
         self.segmenter = _at_published_size(segmenter) if published else segmenter
         self._bank = MemoryBank(max_bytes=max_bytes)
         self._budget = ViewBudget(frames=0)
@@ -49,11 +67,17 @@ class ReferenceTracker:
         self._frame = 0
         self.notes: tuple[str, ...] = ()
         self.class_names: dict[int, str] = {}
+        if memory is not None:
+            begin_with_views(self._bank, memory, self.segmenter)
 
     @property
     def memory(self) -> MemoryBank:
         """The references; nothing else is ever remembered."""
         return self._bank
+
+    def save_memory(self, path: str | os.PathLike[str]) -> None:
+        """Write the references to a file, for ``memory`` of another tracker. Raises OutputError."""
+        self._bank.save(path, model=views_model(self.segmenter))
 
     @property
     def prompt_kinds(self) -> frozenset[type[Prompt]]:
@@ -70,15 +94,23 @@ class ReferenceTracker:
         shape = (image.shape[0], image.shape[1])
         if self._size not in (None, shape):
             raise VideoError(f"a frame is {shape}, the ones before {self._size}; track it as another video")
+        self._size = shape
         found = object_masks(None, shape)
         if self._bank.ids or prompts:
-            features = self.segmenter.encode(as_picture(image))
-            if prompts:
-                self._refer(image, prompts, features)
-            found = self._find(features, shape)
-        self._size = shape
+            found = self._follow(image, prompts, shape)
         self._frame += 1
         return found
+
+    def _follow(self, image: Image, prompts: Sequence[Prompt], shape: tuple[int, int]) -> ObjectMasks:
+        features = self.segmenter.encode(as_picture(image))
+        if prompts:
+            held = self._bank.snapshot()
+            try:
+                self._refer(image, prompts, features)
+            except VosError:
+                self._bank.restore(held)
+                raise
+        return self._find(features, shape)
 
     def _find(self, features: Any, shape: tuple[int, int]) -> ObjectMasks:
         seen = recall(self.segmenter, features, self._bank, self._bank.ids, self._budget)

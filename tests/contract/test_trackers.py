@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -101,9 +102,9 @@ def segmenter(model: str, ids: tuple[int, ...], *scenes: Scene) -> Segmenter:
     return cast(Segmenter, SeemSegmenter(tiny_seem(cast(RoutingName, model))))
 
 
-def fresh(case: Case, *scenes: Scene, ids: tuple[int, ...] = (1, 2)) -> Tracker:
+def fresh(case: Case, *scenes: Scene, ids: tuple[int, ...] = (1, 2), **options: Any) -> Tracker:
     """The case's tracker for a video of ``scenes``, whose objects have these ids."""
-    options = small(case.tracker)
+    options |= small(case.tracker)
     if case.model != "none":
         options["model"] = segmenter(case.model, ids, *scenes)
         if TRACKERS[case.tracker].decoder:
@@ -311,6 +312,34 @@ def test_an_object_can_be_shown_on_another_picture(case: Case, two: Scene) -> No
     assert tracker.step(two.images[1]).ids == (1,)
     with pytest.raises(PromptError, match="empty"):
         tracker.step(two.images[2], [ReferencePrompt(other.images[0], np.zeros((120, 160), bool), 2)])
+
+
+@over(*(case for case in CASES if case.has_bank))
+def test_a_refused_step_changes_nothing(case: Case, two: Scene) -> None:
+    other = scene([[(60, 60)]], 120, 160)
+    shown = ReferencePrompt(other.images[0], other.masks[0][0], 2)
+    tracker, undisturbed = fresh(case, two), fresh(case, two)
+    for one in (tracker, undisturbed):
+        one.step(two.images[0], prompts(two)[:1])
+    with pytest.raises(MaskError):
+        tracker.step(two.images[1], [shown, MaskPrompt(np.ones((3, 4), np.bool_))])
+    assert same(tracker.step(two.images[1]), undisturbed.step(two.images[1]))
+
+
+@over(*(case for case in CASES if TRACKERS[case.tracker].memory))
+def test_a_saved_memory_knows_its_objects_in_another_video(case: Case, two: Scene, tmp_path: Path) -> None:
+    tracker = fresh(case, two, ids=(4, 9))
+    tracker.step(two.images[0], prompts(two, ids=(4, 9)))
+    tracker.step(two.images[1])
+    cast(Any, tracker).save_memory(tmp_path / "objects.safetensors")
+    other = scene([[(60 + 3 * t, 60), (100, 140)] for t in range(2)], 200, 160)
+    later = fresh(case, other, ids=(4, 9), memory=tmp_path / "objects.safetensors")
+    for image in other.images:
+        found = later.step(image)
+        assert found.ids == (4, 9)
+        assert found.labels.shape == (200, 160)
+    if case.knows:
+        assert min(iou(found.mask(i), m) for i, m in zip((4, 9), other.masks[1], strict=True)) > 0.4
 
 
 # in `v1` objects share queries and tokens by their order; noise is drawn by id
