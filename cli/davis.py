@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Progress, emit, emit_json, note, warn
-from cli.options import Device, Json, OnDevice, Overwrite, Quiet, Threads
+from cli.options import DecoderChoice, Device, Json, Model, OnDevice, Overwrite, Quiet, Threads, UseDecoder
 from cli.score import Jobs, ProtocolChoice, Resolution
 from cli.tables import figure, grouped_table
 
@@ -30,14 +30,6 @@ class Year(StrEnum):
     y2017 = "2017"
 
 
-class DecoderChoice(StrEnum):
-    """Use of a model's decoder, see `trackers.build_tracker`."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
 def davis(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with JPEGImages, Annotations and ImageSets.")],
     year: Annotated[
@@ -50,7 +42,10 @@ def davis(
     tracker: Annotated[
         list[str] | None,
         typer.Option(
-            "--tracker", "-t", help="A tracker; may be given several times.", show_default=", ".join(DEFAULT_TRACKERS)
+            "--tracker",
+            "-t",
+            help="A tracker; may be given several times.",
+            show_default=", ".join(DEFAULT_TRACKERS) + "; of a reference: propagate",
         ),
     ] = None,
     out: Annotated[
@@ -73,13 +68,8 @@ def davis(
         ),
     ] = "mask",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Decides scribbles, polygons and circled areas.")] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME|PATH", help="A SEEM model or its file, for trackers that can use one."),
-    ] = None,
-    decoder: Annotated[
-        DecoderChoice, typer.Option("--decoder", help="Whether fused uses the model's decoder; auto: if it is trained.")
-    ] = DecoderChoice.auto,
+    model: Model = None,
+    decoder: UseDecoder = DecoderChoice.auto,
     protocol: Annotated[
         ProtocolChoice | None,
         typer.Option("--protocol", help="Rules of the score, see vos score.", show_default="strict; 2016: davis2016"),
@@ -129,10 +119,11 @@ def davis(
         Path(model).stem if model else "",
         f"decoder-{decoder.value}" if decoder is not DecoderChoice.auto else "",
     ])  # fmt: skip
+    usual_trackers = DEFAULT_TRACKERS if choice.reference is None else ("propagate",)  # the others cannot use it
     workers = jobs or available_cores()
     with _Bars(quiet) as bars:
         runs = run_davis(
-            layout, names, tuple(tracker or DEFAULT_TRACKERS), folder, protocol=rules.value, prompt=choice,
+            layout, names, tuple(tracker or usual_trackers), folder, protocol=rules.value, prompt=choice,
             device=_device(device), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
             build=Named(model, decoder.value),
         )  # fmt: skip

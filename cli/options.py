@@ -138,7 +138,30 @@ ScribbleWidth = Annotated[float, typer.Option("--width", min=0.5, help="Width of
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; errors and warnings stay.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is already there.")]
-Tracker = Annotated[str, typer.Option("--tracker", help="What follows the objects: propagate, flow or copy.")]
+Tracker = Annotated[
+    str,
+    typer.Option(
+        "--tracker",
+        help="What follows the objects: propagate, fused; with --model also reference, prompt-memory; flow, copy.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME|PATH", help="A SEEM model or its file, for trackers that can use one."),
+]
+
+
+class DecoderChoice(StrEnum):
+    """Use of a model's decoder, see `trackers.build_tracker`."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
+UseDecoder = Annotated[
+    DecoderChoice, typer.Option("--decoder", help="Whether fused uses the model's decoder; auto: if it is trained.")
+]
 OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes cuda, else mps, else cpu.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads for the computation.", show_default="all cores")

@@ -13,6 +13,7 @@ from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
 from cli.main import INTERRUPTED
 from cli.options import (
     Boxes,
+    DecoderChoice,
     Device,
     Direction,
     Forgets,
@@ -22,6 +23,7 @@ from cli.options import (
     Masks,
     MaxSide,
     Memory,
+    Model,
     OnDevice,
     OutFolder,
     Overwrite,
@@ -40,6 +42,7 @@ from cli.options import (
     Texts,
     Threads,
     Tracker,
+    UseDecoder,
     UseDirection,
     UseReader,
     save_list,
@@ -67,6 +70,8 @@ def track(
     prompts_schema: PromptsSchema = False,
     out: OutFolder = None,
     tracker: Tracker = "propagate",
+    model: Model = None,
+    decoder: UseDecoder = DecoderChoice.auto,
     device: OnDevice = Device.auto,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame to track.")] = 0,
     end: Annotated[
@@ -114,6 +119,7 @@ def track(
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
         direction=direction.value, memory=_text(memory), save_memory=_text(save_memory),
+        model=model, decoder=decoder.value,
     )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)

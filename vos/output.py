@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -126,6 +126,7 @@ class ResultFolder:
         gaps: tuple[int, ...] = (),
         warnings: tuple[str, ...] = (),
         error: str | None = None,
+        class_names: Mapping[int, str] | None = None,
     ) -> RunRecord:
         """Close the run: flush frames.jsonl, write the final run.json. ``warnings`` come after those of `begin`."""
         run, frames = self._opened()
@@ -137,6 +138,7 @@ class ResultFolder:
             finished=_now(),
             seconds=round(time.monotonic() - self._began, 3),
             error=error,
+            class_names=class_names or {},
         )
         with writing(self.path / FRAMES_FILE):
             os.fsync(frames)

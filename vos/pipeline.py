@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from seem_core.errors import InputError, PromptError, VideoError
 from seem_core.prompts import Prompt, ReferencePrompt, TextPrompt
+from trackers import DecoderUse
 from trackers.base import Tracker
 from vos.device import pick_device, set_threads
 from vos.directions import DirectedResults, Direction, check_direction
@@ -40,7 +41,9 @@ logger = logging.getLogger(__name__)
 class TrackOptions:
     """How to track; the same names as the options of ``vos track``.
 
-    tracker      propagate, flow or copy
+    tracker      one of `trackers.TRACKERS`: propagate, fused, reference, prompt-memory, flow or copy
+    model        a SEEM model, by its name or file, for trackers that need or can use one
+    decoder      whether fused uses the model's decoder: auto (where it is trained), on, off
     device       auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
     start, end   frames of the source, like a slice: ``end`` is the first one left out
     stride       track every stride-th frame
@@ -65,6 +68,8 @@ class TrackOptions:
     direction: Direction = "forward"
     memory: str | None = None
     save_memory: str | None = None
+    model: str | None = None
+    decoder: DecoderUse = "auto"
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -123,6 +128,8 @@ def track(
     direction: Direction = "forward",
     memory: str | Path | None = None,
     save_memory: str | Path | None = None,
+    model: str | Path | None = None,
+    decoder: DecoderUse = "auto",
 ) -> Iterator[FrameResult]:
     """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
 
@@ -136,26 +143,30 @@ def track(
     prompt come with no objects. Masks are (H, W) at source size. In the directions backward and both, the first result
     comes when the passes are done; until then they lie in a temporary folder on disk (`vos.directions`).
 
-    Raises at once: VideoError, MaskError, PromptError, InputError, DeviceError, MissingExtraError. While frames are
-    read: VideoError when the file cannot be read on.
+    Raises at once: VideoError, MaskError, PromptError, InputError, CheckpointError, DeviceError, MissingExtraError.
+    While frames are read: VideoError when the file cannot be read on.
     """
     name = tracker if isinstance(tracker, str) else tracker.name
     options = TrackOptions(
         name, device, start, end, stride, max_side, reader, threads, mask_format, direction,
-        *(None if path is None else str(path) for path in (memory, save_memory)),
+        _text(memory), _text(save_memory), _text(model), decoder,
     )  # fmt: skip
-    if not isinstance(tracker, str) and memory is not None:
-        raise InputError("a tracker that is there already has a memory of its own; build it with this one")
+    if not isinstance(tracker, str) and (memory is not None or model is not None):
+        raise InputError("a tracker that is there already has a memory and a model of its own; build it with these")
     source = open_source(video, options)
     try:
         job = prepare(source, prompts, mask, options)
         follower = make_tracker(settle(options)) if isinstance(tracker, str) else tracker
         check_kinds(job, follower)
-        return _with_warnings(job, _results(job, follower, options, close=source is not video))
+        return _with_warnings(job, notes_of(follower), _results(job, follower, options, close=source is not video))
     except BaseException:
         if source is not video:
             source.close()
         raise
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def open_source(video: str | Path | VideoSource, options: TrackOptions) -> VideoSource:
@@ -218,13 +229,20 @@ def settle(options: TrackOptions) -> TrackOptions:
 
 
 def make_tracker(options: TrackOptions) -> Tracker:
-    """A fresh tracker for settled options; sets the number of threads."""
+    """A fresh tracker for settled options; sets the number of threads. Raises InputError, CheckpointError."""
     from trackers import build_tracker
 
     begin: dict[str, Any] = {} if options.memory is None else {"memory": options.memory}
-    tracker = build_tracker(options.tracker, device=options.device, **begin)
+    tracker = build_tracker(
+        options.tracker, device=options.device, model=options.model, decoder=options.decoder, **begin
+    )
     set_threads(options.threads)
     return tracker
+
+
+def notes_of(tracker: Tracker) -> tuple[str, ...]:
+    """What was decided when a tracker was built, a sentence each."""
+    return tuple(getattr(tracker, "notes", ()))
 
 
 def check_kinds(job: Job, tracker: Tracker) -> None:
@@ -277,9 +295,9 @@ def _results(job: Job, tracker: Tracker, options: TrackOptions, *, close: bool) 
             job.source.close()
 
 
-def _with_warnings(job: Job, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
-    """The results, with warnings to the log: about the prompts before the first, about the video after the last."""
-    for warning in job.warnings:
+def _with_warnings(job: Job, notes: Iterable[str], results: Iterator[FrameResult]) -> Iterator[FrameResult]:
+    """The results, with warnings to the log: about prompts and tracker before the first, about the video after all."""
+    for warning in (*job.warnings, *notes):
         logger.warning(warning)
     yield from results
     for warning in job.source.warnings:

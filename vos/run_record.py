@@ -119,6 +119,7 @@ class RunRecord:
     seconds     wall-clock time from start to finish
     rendered    files made from the masks afterwards, relative to the folder
     error       the sentence that stopped the run, if one did
+    class_names object id -> its class, of objects that the tracker's model has a class for
     """
 
     video: VideoInfo
@@ -136,10 +137,12 @@ class RunRecord:
     seconds: float = 0.0
     rendered: tuple[str, ...] = ()
     error: str | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def text(self) -> bytes:
         """run.json's content."""
         plain = asdict(self) | {"options": _plain(self.options), "versions": dict(self.versions)}
+        plain["class_names"] = {str(i): name for i, name in self.class_names.items()}
         plain["video"] |= {"path": str(self.video.path), "rate": str(self.video.rate)}
         return (
             json.dumps({"format": FORMAT, **plain}, allow_nan=False, indent=2, ensure_ascii=False).encode(
@@ -246,6 +249,7 @@ def _run_from(plain: dict[str, Any]) -> RunRecord:
         seconds=float(plain["seconds"]),
         rendered=tuple(plain["rendered"]),
         error=plain["error"],
+        class_names={int(i): str(name) for i, name in plain.get("class_names", {}).items()},
     )
 
 

@@ -8,7 +8,7 @@ A fault in any stage ends the others and is raised here; what is whole stays, an
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -25,6 +25,7 @@ from vos.pipeline import (
     TrackOptions,
     check_kinds,
     make_tracker,
+    notes_of,
     open_source,
     prepare,
     settle,
@@ -45,12 +46,14 @@ OnProgress = Callable[[int, int], None]  # frames finished, frames in all
 
 @dataclass(frozen=True)
 class ObjectSummary:
-    """One object over the whole run: on how many frames it was seen, its mean score (0..1) there, its last frame."""
+    """One object over the whole run: on how many frames it was seen, its mean score (0..1) there, its last frame, and
+    its class, where the tracker's model tells classes apart."""
 
     id: int
     frames_seen: int
     mean_score: float
     last_seen: int | None
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,14 @@ def track_to_folder(
         options = settle(options)
         tracker = make_tracker(options)
         check_kinds(job, tracker)
-        record = _record(job, options)
+        record = _record(job, options, notes_of(tracker))
         with ResultFolder.create(out, overwrite=overwrite) as folder:
             folder.begin(record)
             tally = _follow(job, tracker, folder, options.direction, on_progress, stop)
             state: Literal["done", "interrupted"] = "interrupted" if _is_set(stop) and not tally.whole else "done"
             gaps = tuple(gap for gap in source.gaps if gap in job.tracked)
-            run = folder.finish(state, gaps=gaps, warnings=source.warnings)
+            names = dict(getattr(tracker, "class_names", {}))
+            run = folder.finish(state, gaps=gaps, warnings=source.warnings, class_names=names)
         keep_memory(tracker, options.save_memory)
     finally:
         if source is not video:
@@ -127,7 +131,7 @@ def track_to_folder(
         rendered = _render(folder.path, pictures, on_render, stop)
         state = "done" if rendered.made else "interrupted"
         made, warnings = made + rendered.made, warnings + rendered.warnings
-    objects = tally.objects(job.ids)
+    objects = tally.objects(job.ids, run.class_names)
     return TrackSummary(folder.path, state, run.frames_done, gaps, run.seconds, objects, warnings, made)
 
 
@@ -169,13 +173,13 @@ class _Tally:
                 self.score[found.id] = self.score.get(found.id, 0.0) + found.score
                 self.last[found.id] = record.frame
 
-    def objects(self, ids: tuple[int, ...]) -> tuple[ObjectSummary, ...]:
-        return tuple(
-            ObjectSummary(
-                i, self.seen.get(i, 0), round(self.score.get(i, 0.0) / max(1, self.seen.get(i, 0)), 4), self.last.get(i)
-            )
-            for i in ids
-        )
+    def objects(self, ids: tuple[int, ...], class_names: Mapping[int, str]) -> tuple[ObjectSummary, ...]:
+        return tuple(self._summary(i, class_names.get(i)) for i in ids)
+
+    def _summary(self, object_id: int, class_name: str | None) -> ObjectSummary:
+        seen = self.seen.get(object_id, 0)
+        score = round(self.score.get(object_id, 0.0) / max(1, seen), 4)
+        return ObjectSummary(object_id, seen, score, self.last.get(object_id), class_name)
 
 
 def _follow(
@@ -212,17 +216,21 @@ def _follow(
     return tally
 
 
-def _record(job: Job, options: TrackOptions) -> RunRecord:
+def _record(job: Job, options: TrackOptions, notes: tuple[str, ...]) -> RunRecord:
     """What run.json says before the first frame."""
     inputs = [InputRecord.of("video", job.source.info.path)]
     inputs += [InputRecord.of(role, path) for role, path in job.inputs]
+    if options.model is not None:
+        from seem_core.model_store import locate
+
+        inputs.append(InputRecord.of("weights", locate(options.model)))
     return RunRecord(
         video=replace(job.source.info, path=job.source.info.path.absolute()),
         tracked=(job.tracked.start, job.tracked.stop, job.tracked.step),
         ids=job.ids,
         inputs=tuple(inputs),
         options={**asdict(options), "prompts": dict(job.document or {})},
-        warnings=job.warnings,
+        warnings=(*job.warnings, *notes),
     )
 
 
