@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from still_trackers import build_failing, build_hungry, build_still
+from still_trackers import build_failing, build_hungry, build_only_a, build_still
 from tiny_checkpoint import write_tiny_checkpoint
 
 from seem_core.errors import DatasetError, InputError, LimitError, MissingExtraError, OutputError, PromptError
@@ -244,6 +244,12 @@ def test_a_failing_tracker_is_told(root: Path, tmp_path: Path, name: str, error:
     with pytest.raises(error, match=text):
         run_davis(open_layout(root), ["still"], [name], tmp_path / "out", build=build_failing)
     assert not (tmp_path / "out/scores.json").exists()
+
+
+def test_figures_of_trackers_that_ran_stay_where_a_later_one_fails(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="asked for b"):
+        run_davis(open_layout(root), ["still"], ["a", "b"], tmp_path / "out", build=build_only_a)
+    assert list(json.loads((tmp_path / "out/scores.json").read_text())) == ["a"]
 
 
 def test_what_cannot_be_run_is_told_before_anything_starts(root: Path, tmp_path: Path) -> None:

@@ -65,3 +65,9 @@ def build_hungry(name: str, device: str) -> StillTracker:
     if name == "hungry":
         np.ones(200_000_000, np.uint8)
     return StillTracker(name, device)
+
+
+def build_only_a(name: str, device: str) -> StillTracker:
+    if name != "a":
+        raise ValueError(f"asked for {name}")
+    return StillTracker(name, device)

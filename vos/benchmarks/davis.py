@@ -102,7 +102,8 @@ def run_davis(
     for tracker in trackers:
         _check_free(out / tracker, sequences, overwrite)
     settings = settings_of(layout, names, protocol, prompt)
-    others = kept_scores(out / SCORES_FILE, settings, overwrite=overwrite)
+    figures = kept_scores(out / SCORES_FILE, settings, overwrite=overwrite)
+    model = {"model": build.model, "decoder": build.decoder} if isinstance(build, Named) else {}
     runs = []
     for tracker in trackers:
         request = TrackingRequest(
@@ -113,10 +114,10 @@ def run_davis(
         scores = score_predictions(
             out / tracker, layout, protocol=protocol, names=names, jobs=jobs, counted=counted
         )  # fmt: skip
-        runs.append(TrackerRun(tracker, out / tracker, times, peak, scores, prompt))
-    model = {"model": build.model, "decoder": build.decoder} if isinstance(build, Named) else {}
-    figures = {run.tracker: {**run.to_json(per_frame=True), **model, SETTINGS: settings} for run in runs}
-    write_whole(out / SCORES_FILE, json.dumps({**others, **figures}, indent=1).encode())
+        run = TrackerRun(tracker, out / tracker, times, peak, scores, prompt)
+        runs.append(run)
+        figures[tracker] = {**run.to_json(per_frame=True), **model, SETTINGS: settings}
+        write_whole(out / SCORES_FILE, json.dumps(figures, indent=1).encode())  # a later tracker may fail
     return tuple(runs)
 
 
