@@ -1,4 +1,4 @@
-"""``vos batch``: every video of a folder that has a mask beside it, one after the other, and a table at the end."""
+"""``vos batch``: every video of a folder that has a mask or prompts beside it, one by one, and a table at the end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from cli.options import (
     MaskFormat,
     MaskKind,
     MaxSide,
+    Memory,
     OnDevice,
     Overwrite,
     Quiet,
     Reader,
+    ReferenceMasks,
+    References,
     Save,
+    Texts,
     Threads,
     Tracker,
     UseReader,
@@ -32,15 +36,21 @@ from cli.tables import table
 if TYPE_CHECKING:
     from vos.batch.local import VideoOutcome
     from vos.batch.plan import PlannedVideo
+    from vos.prompt_gathering import GivenPrompt
 
 SOME_FAILED = 6
 
 
 def batch(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with clip.mp4 (or images in clip/) and clip.png.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with clip.mp4 (or images in clip/) and clip.png or clip.json."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Gets one folder of results per video.")],
+    text: Texts = None,
+    reference: References = None,
+    reference_mask: ReferenceMasks = None,
+    memory: Memory = None,
     tracker: Tracker = "propagate",
     device: OnDevice = Device.auto,
     max_side: MaxSide = None,
@@ -52,7 +62,10 @@ def batch(
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Track every video of DIR that has a mask of its first frame beside it: clip.mp4 with clip.png.
+    """Track every video of DIR that has a mask of its first frame, or prompts, beside it: clip.mp4 with clip.png.
+
+    clip.json is a file of prompts, see vos track --prompts; both may be there. --text, --reference and --memory say
+    what to follow in every video, also in those with nothing beside them.
 
     One after the other. A video that cannot be tracked is named, and the next one goes on; one whose results are done
     is left as it is; videos without a mask are listed. A table ends the run. Exit code 6 if any failed.
@@ -60,14 +73,18 @@ def batch(
     from vos.batch.local import run_local
     from vos.batch.plan import plan_folder
     from vos.pipeline import TrackOptions
+    from vos.prompt_text import parse_prompts, parse_references
 
     parts = save_list(save)
+    shared: list[GivenPrompt] = [*parse_references(reference or (), reference_mask or ())]
+    shared += parse_prompts(texts=text or ())
     options = TrackOptions(
-        tracker, device.value, max_side=max_side, reader=reader.value, threads=threads, mask_format=mask_format.value
-    )
-    plan = plan_folder(folder, out)
+        tracker, device.value, max_side=max_side, reader=reader.value, threads=threads, mask_format=mask_format.value,
+        memory=None if memory is None else str(memory),
+    )  # fmt: skip
+    plan = plan_folder(folder, out, every=bool(shared or memory))
     for video in plan.without_prompt:
-        warn(f"{video} has no mask beside it and is left out; put {video.stem}.png there")
+        warn(f"{video} has no mask beside it and is left out; put {video.stem}.png or {video.stem}.json there")
 
     outcomes: list[VideoOutcome] = []
     bars: list[Progress] = []
@@ -77,12 +94,14 @@ def batch(
         return bars[-1]
 
     with stop_on_signal() as stop:
-        for found in run_local(plan, options=options, save=parts, overwrite=overwrite, on_progress=bar, stop=stop):
+        for found in run_local(
+            plan, shared, options=options, save=parts, overwrite=overwrite, on_progress=bar, stop=stop
+        ):
             while bars:
                 bars.pop().close()
             outcomes.append(found)
-            for text in found.warnings:
-                warn(f"{found.video.name}: {text}")
+            for line in found.warnings:
+                warn(f"{found.video.name}: {line}")
             if found.message:
                 note(f"vos: {found.video.name} failed: {found.message}")
     if json:

@@ -319,6 +319,33 @@ def test_a_batch_does_what_it_can_and_says_the_rest(folder: Path, capsys: Captur
     assert "Traceback" not in said.err
 
 
+def test_prompts_beside_a_video_and_for_every_video(folder: Path, capsys: Captured) -> None:
+    for name in ("badmask.mp4", "badmask.png", "novideo.mp4", "novideo.png"):
+        (folder / name).unlink()
+    box = {"version": 1, "objects": [{"id": 3, "prompts": [{"frame": 2, "box": [4, 16, 20, 32]}]}]}
+    for name in ("nomask", "a2"):
+        (folder / f"{name}.json").write_text(json.dumps(box))
+    (folder / "a10.json").write_text('{"title": "a video about something"}')
+    assert run(["batch", str(folder), "-o", str(folder / "out"), "-q", *COPY]) == 0
+    assert [read_run(folder / "out" / name).ids for name in ("a2", "a10", "nomask")] == [(1, 3), (1,), (3,)]
+    for name in ("nomask.json", "a2.json", "a10.json", "a2.png"):
+        (folder / name).unlink()
+    one = vos.track_to_folder(
+        folder / "a10.mp4",
+        folder / "first",
+        mask=folder / "a10.png",
+        options=TrackOptions(save_memory=str(folder / "m")),
+    )
+    assert one.state == "done"
+    (folder / "first").rename(folder.parent / "first")
+    (folder / "a10.png").unlink()
+    assert (
+        run(["batch", str(folder), "-o", str(folder / "two"), "-q", "--memory", str(folder / "m"), "--save", "masks"])
+        == 0
+    )
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[-3:]] == ["done"] * 3
+
+
 def test_what_is_done_is_not_done_again(folder: Path, capsys: Captured) -> None:
     out = folder.parent / "out"
     run(["batch", str(folder), "-o", str(out), "-q", *COPY])

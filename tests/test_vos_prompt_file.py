@@ -263,7 +263,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, change: Callable[
         ('{"version": 1, "objects": [{"id": 1, "prompts": [{"point": [NaN, 1]}]}]}', "NaN is not a number"),
         ('{"version": 1, "objects": [{"id": 1, "prompts": [{"point": [1e999, 1]}]}]}', "is a list of 2 numbers"),
         ("[" * 100_000, "is not JSON"),
-        ('{"state": "done", "options": {}}', "options: the options needs the field 'prompts'"),
+        ('{"state": "done", "options": {}}', "options: the options of a run needs the field 'prompts'"),
     ],
 )
 def test_what_is_no_file_of_prompts(tmp_path: Path, text: str, message: str) -> None:

@@ -97,10 +97,22 @@ def read_prompts(
     reading = Reading(
         f"{path}: ", path, target.size, mask_format, target.timeless, target.frame_called, numbering or Numbering()
     )
-    _reader(value, reading)(reading)
+    read = _format(value)
+    if read is None:
+        raise PromptError(f"{path} holds no prompts: {FORMATS}")
+    read(value, reading)
     return PromptFile(
         path, tuple(reading.prompts), reading.names, reading.video, reading.files, tuple(reading.warnings)
     )
+
+
+def holds_prompts(path: Path) -> bool:
+    """Whether a JSON file is one that `read_prompts` takes, by its fields; True also where it cannot be read at all."""
+    try:
+        value = load_json(path)
+    except PromptError:
+        return True
+    return _format(value) is not None
 
 
 def write_prompts(
@@ -135,24 +147,24 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _reader(value: Any, reading: Reading) -> Callable[[Reading], None]:
+def _format(value: Any) -> Callable[[Any, Reading], None] | None:
+    """What reads this content; None where nothing does."""
     if not isinstance(value, dict):
-        raise PromptError(f"{reading.path} holds no prompts: {FORMATS}")
+        return None
     if "scribbles" in value:
-        return lambda reading: read_davis(value, reading)
+        return read_davis
     if "shapes" in value:
-        return lambda reading: read_labelme(value, reading)
+        return read_labelme
     if "annotations" in value and "images" in value:
-        return lambda reading: read_coco(value, reading)
-    if "state" in value and isinstance(options := value.get("options"), dict):
-        return lambda reading: _read_run(Fields(options, f"{reading.place}options", "the options"), reading)
-    if "version" in value or "objects" in value:
-        return lambda reading: read_document(value, reading)
-    raise PromptError(f"{reading.path} holds no prompts: {FORMATS}")
+        return read_coco
+    if "state" in value and "options" in value:
+        return _read_run
+    return read_document if "version" in value or "objects" in value else None
 
 
-def _read_run(options: Fields, reading: Reading) -> None:
+def _read_run(value: Any, reading: Reading) -> None:
     """The prompts of an earlier run, out of its run.json."""
+    options = Fields(value["options"], f"{reading.place}options", "the options of a run")
     document = options.take("prompts")
     reading.place = options.at("prompts")
     read_document(document, reading)

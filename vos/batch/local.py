@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from seem_core.errors import DiskFullError, InputError, VosError
 from vos.batch.plan import BatchPlan, PlannedVideo
 from vos.output import read_run
 from vos.pipeline import TrackOptions
+from vos.prompt_gathering import GivenPrompt
 from vos.to_folder import PARTS, OnProgress, track_to_folder
 
 Outcome = Literal["done", "already done", "failed", "interrupted", "not started"]
@@ -34,6 +35,7 @@ class VideoOutcome:
 
 def run_local(
     plan: BatchPlan,
+    prompts: Sequence[GivenPrompt] = (),
     *,
     options: TrackOptions | None = None,
     save: Set[str] = PARTS,
@@ -42,6 +44,8 @@ def run_local(
     stop: threading.Event | None = None,
 ) -> Iterator[VideoOutcome]:
     """Track the videos of a plan and yield the outcome of each when it is known.
+
+    prompts: for every video, after those that lie beside it: words, other pictures that show the objects.
 
     A video whose results are done is left as it is, unless ``overwrite``. ``on_progress(video)`` gives the function
     that hears of that video's frames. After ``stop`` is set, or when the disk is full, the rest is "not started".
@@ -56,8 +60,9 @@ def run_local(
             continue
         heard = on_progress(item) if on_progress is not None else None
         try:
+            own = [] if item.prompts is None else [item.prompts]
             result = track_to_folder(
-                item.video, item.out, mask=item.mask, options=options, save=save, overwrite=overwrite,
+                item.video, item.out, [*own, *prompts], mask=item.mask, options=options, save=save, overwrite=overwrite,
                 on_progress=heard, stop=stop,
             )  # fmt: skip
             yield VideoOutcome(item.video, item.out, result.state, result.frames, result.seconds, "", result.warnings)
