@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from seem_core.prompts import MaskPrompt, ReferencePrompt
+import numpy as np
+
+from seem_core.prompts import MaskPrompt, PointPrompt, ReferencePrompt
 from trackers.base import ObjectMasks
 from vos.directions import Direction
 from vos.merging import Anchors, merge_passes
@@ -21,19 +23,32 @@ _KINDS: dict[type, Kind] = {MaskPrompt: "mask", ReferencePrompt: "reference", Fo
 
 @dataclass(frozen=True)
 class PromptNote:
-    """A prompt in short. ``kind``: a mask or a reference says all by itself, marks and words are made a mask by the
-    tracker, an end is a `Forget`."""
+    """A prompt in short.
+
+    kind   a mask or a reference says all, marks and words are made a mask by the tracker, an end is a `Forget`
+    shows  whether it says what the object is, not only what it is not
+    """
 
     number: int
     frame: int
     object_id: int
     kind: Kind
+    shows: bool
     digest: str
 
     @classmethod
     def of(cls, number: int, item: FramePrompt) -> PromptNote:
         kind = _KINDS.get(type(item.prompt), "marks")
-        return cls(number, item.frame, item.prompt.object_id, kind, prompt_digest(item.prompt))
+        shows = kind != "end" and getattr(item.prompt, "positive", True)
+        return cls(number, item.frame, item.prompt.object_id, kind, shows, prompt_digest(item.prompt))
+
+    def stand_in(self, size: tuple[int, int]) -> FramePrompt:
+        """A prompt that begins, corrects or ends the same object, and takes no memory; ``size`` is (height, width)."""
+        if self.kind == "end":
+            return FramePrompt(self.frame, Forget(self.object_id))
+        if self.kind == "mask":
+            return FramePrompt(self.frame, MaskPrompt(np.broadcast_to(np.True_, size), self.object_id))
+        return FramePrompt(self.frame, PointPrompt(0, 0, self.shows, self.object_id))
 
 
 @dataclass(frozen=True, eq=False)

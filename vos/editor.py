@@ -28,11 +28,12 @@ from vos.backwards import check_seekable
 from vos.directions import DIRECTIONS, Direction
 from vos.edit_history import EditHistory
 from vos.edit_plan import EditPlan, PromptNote
-from vos.editor_folder import EditorFolder, begin_state, read_state
+from vos.editor_folder import EditorFolder, begin_state, find_state, read_state
 from vos.frames import Frame, FrameResult, VideoSource
 from vos.pass_inputs import digest_of
 from vos.passes import HandOver, check_backward, no_objects
 from vos.pipeline import TrackOptions, make_tracker, open_source, settle
+from vos.prompt_file import write_prompts
 from vos.prompts import Forget, FramePrompt, Seconds, TimedPrompt, frame_at, place
 from vos.stored_pass import StoredPass
 from vos.suggestions import choose, doubt
@@ -59,7 +60,8 @@ class Editor:
 
     video    a video file, a folder of images, or an open `VideoSource` (which stays open)
     folder   where everything is kept; one that is there is gone on with
-    tracker  a name, or a function without arguments that makes a fresh `Tracker`; by default what ``options`` name
+    tracker  a name, or a function that makes a fresh `Tracker` (the same whenever the folder is opened); by default
+             what ``options`` name
     options  how to track, see `TrackOptions`; by default what the folder was begun with
     states   tracker states kept for each pass (tens of MB each); the more, the less is tracked again after a change
 
@@ -87,25 +89,27 @@ class Editor:
         self._idle: list[tuple[Tracker, dict[str, Any]]] = []  # trackers at rest with their fresh states
         self._notes: dict[int, PromptNote] = {}
         self._doubts: dict[int, tuple[tuple[str | None, ...], float]] = {}  # frame -> what it was judged from, doubt
-        self._source: VideoSource | None = None
         self._owned = isinstance(video, (str, Path))
-        self._folder = EditorFolder(Path(folder), states)
+        found = find_state(Path(folder))
+        options = options or (TrackOptions() if found is None else found.options)
+        if tracker is None or isinstance(tracker, str):
+            options = options if tracker is None else replace(options, tracker=tracker)
+            tracker = None
+        if options.memory is not None or options.save_memory is not None:
+            raise InputError("an editor neither begins with a saved memory nor saves one; leave memory out")
+        self._make: MakeTracker = tracker or (lambda: make_tracker(settle(options)))
+        self._setting = _setting(options, tracker)
+        self._video = open_source(video, options)
+        self._folder: EditorFolder | None = None
         try:
-            found = self._folder.read()
-            options = options or (TrackOptions() if found is None else found.options)
-            if tracker is not None and isinstance(tracker, str):
-                options = replace(options, tracker=tracker)
-            self._make: MakeTracker = (
-                (lambda: make_tracker(settle(options))) if tracker is None or isinstance(tracker, str) else tracker
-            )
-            self._source = source = open_source(video, options)
-            self._tracked = range(len(source))[options.start : options.end : options.stride]
+            info, frames = self._video.info, len(self._video)
+            self._tracked = range(frames)[options.start : options.end : options.stride]
             if not self._tracked:
-                raise InputError(f"start {options.start} is past the end; the video has frames 0..{len(source) - 1}")
-            self._size = WorkingSize.of((source.info.height, source.info.width), options.max_side)
-            self._state = begin_state(source.info, options, found)
-            self._setting = _setting(options, tracker)
-            self._folder.write(self._state)
+                raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
+            self._size = WorkingSize.of((info.height, info.width), options.max_side)
+            self._state = begin_state(info, options, found)
+            self._folder = EditorFolder(Path(folder), (info.height, info.width), states)
+            self._files.write(self._state)
         except BaseException:
             self.close()
             raise
@@ -125,13 +129,15 @@ class Editor:
 
     def __repr__(self) -> str:
         state = self._state
-        return f"Editor({str(self._folder.path)!r}, {state.video.name}, {len(state.history.numbers)} prompts)"
+        return f"Editor({state.video.name}, {len(state.history.numbers)} prompts, {len(self._tracked)} frames)"
 
     def close(self) -> None:
         """Close the video and give the folder free. A `propagate` that still runs has to be closed first."""
-        if self._source is not None and self._owned:
-            self._source.close()
-        self._folder.close()
+        if self._owned:
+            self._video.close()
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
         self._idle.clear()
 
     # ---- prompts
@@ -158,10 +164,9 @@ class Editor:
             when = frame_at(frame, self._video, self._tracked)
             item = place([TimedPrompt(prompt, when)], self._video, self._tracked, known=[prompt.object_id])[0]
             self._check_decodable(when)
-            self._check([*self._items(), item])
+            self._check(also=[item])
             history = self._state.history.add()
-            self._folder.prompts.put(history.highest, item)
-            self._notes[history.highest] = PromptNote.of(history.highest, item)
+            self._files.prompts.put(history.highest, item)
             self._change(history)
             return history.highest
 
@@ -170,7 +175,7 @@ class Editor:
         with self._lock:
             if prompt_id not in self._state.history.numbers:
                 raise PromptError(f"there is no prompt {prompt_id}; there are {list(self._state.history.numbers)}")
-            self._check(self._items(without=prompt_id))
+            self._check(without=prompt_id)
             self._change(self._state.history.remove(prompt_id))
 
     def undo(self) -> None:
@@ -187,13 +192,17 @@ class Editor:
                 raise InputError("there is nothing to redo")
             self._change(self._state.history.redo())
 
+    def save_prompts(self, path: str | PathLike[str]) -> None:
+        """Write the prompts that apply as a file for ``vos track --prompts``. Raises OutputError, DiskFullError."""
+        write_prompts(path, [FramePrompt(p.frame, p.prompt) for p in self.prompts], video=self._state.video)
+
     # ---- results
 
     @property
     def stale(self) -> tuple[int, ...]:
         """Frames that `propagate` would track in the direction that was used last."""
         plan = self._plan()
-        return tuple(sorted(plan.stale(self._folder.forward, self._folder.backward, self._state.gaps)))
+        return tuple(sorted(plan.stale(self._files.forward, self._files.backward, self._state.gaps)))
 
     def masks(self, frame: int) -> ObjectMasks | None:
         """The newest result of a frame at the video's size, also one that does not hold any more (`stale`).
@@ -275,7 +284,7 @@ class Editor:
                 check_seekable(self._video, f"direction {direction}")
             if direction != self._state.options.direction:
                 self._state = replace(self._state, options=replace(self._state.options, direction=direction))
-                self._folder.write(self._state)
+                self._files.write(self._state)
             plan = self._plan()
             if not plan.prompts:
                 raise PromptError("nothing says what to follow; add a prompt first")
@@ -288,21 +297,21 @@ class Editor:
         def prompts_at(frame: int) -> Sequence[Prompt]:
             return [self._given(number) for number in plan.prompts.get(frame, ())]
 
-        back = self._folder.backward
-        for frame, masks in self._run(self._folder.forward, plan, prompts_at, is_backward=False):
+        back = self._files.backward
+        for frame, masks in self._run(self._files.forward, plan, prompts_at, is_backward=False):
             index = frame.index
             other = back.get(plan.backward, index) if back.holds(plan.backward, index) else None
             yield FrameResult(frame, self._size.back(plan.merge(masks, other, index) or masks))
 
     def _run_backward(self, plan: EditPlan) -> Iterator[FrameResult]:
-        ahead, is_told = self._folder.forward, plan.direction == "both"
+        ahead, is_told = self._files.forward, plan.direction == "both"
 
         def prompts_at(frame: int) -> Sequence[Prompt]:
             given = [self._given(number) for number in plan.prompts.get(frame, ())]
             found = ahead.get(plan.forward, frame) if is_told and given else None
             return given if found is None else HandOver.of(given, found).told(found)
 
-        for frame, masks in self._run(self._folder.backward, plan, prompts_at, is_backward=True):
+        for frame, masks in self._run(self._files.backward, plan, prompts_at, is_backward=True):
             other = ahead.get(plan.forward, frame.index) if is_told else None
             yield FrameResult(frame, self._size.back(plan.merge(other, masks, frame.index) or masks))
 
@@ -322,7 +331,7 @@ class Editor:
         if gaps - {*self._state.gaps}:
             with self._lock:
                 self._state = replace(self._state, gaps=tuple(sorted(gaps)))
-                self._folder.write(self._state)
+                self._files.write(self._state)
 
     @contextmanager
     def _tracker(self, saved: SavedState | None) -> Iterator[Tracker]:
@@ -339,7 +348,7 @@ class Editor:
 
     def _found(self, plan: EditPlan, frame: int) -> ObjectMasks | None:
         """The newest result of a frame, of the working size."""
-        folder = self._folder
+        folder = self._files
         ahead = folder.forward.get(plan.forward, frame) if plan.direction != "backward" else None
         back = folder.backward.get(plan.backward, frame) if plan.direction != "forward" else None
         return plan.merge(ahead, back, frame)
@@ -359,7 +368,7 @@ class Editor:
 
     def _doubt(self, plan: EditPlan, frame: int) -> float | None:
         """How doubtful a frame's result is; None where there is none."""
-        ahead, back = self._folder.forward, self._folder.backward
+        ahead, back = self._files.forward, self._files.backward
         made_from = (plan.direction, ahead.results.made_from(frame), back.results.made_from(frame))
         if frame not in self._doubts or self._doubts[frame][0] != made_from:
             merged = self._found(plan, frame)
@@ -374,10 +383,10 @@ class Editor:
     # ---- the state
 
     @property
-    def _video(self) -> VideoSource:
-        if self._source is None:
-            raise InputError("the editor could not be opened")
-        return self._source
+    def _files(self) -> EditorFolder:
+        if self._folder is None:
+            raise ValueError("the editor is closed")
+        return self._folder
 
     def _plan(self) -> EditPlan:
         with self._lock:
@@ -387,22 +396,24 @@ class Editor:
 
     def _note(self, number: int) -> PromptNote:
         if number not in self._notes:
-            self._notes[number] = PromptNote.of(number, self._folder.prompts.get(number))
+            self._notes[number] = PromptNote.of(number, self._files.prompts.get(number))
         return self._notes[number]
 
     def _prompt(self, number: int) -> EditorPrompt:
-        item = self._folder.prompts.get(number)
+        item = self._files.prompts.get(number)
         return EditorPrompt(number, item.frame, item.prompt)
 
     def _given(self, number: int) -> Prompt:
         """A prompt in pixels of the working image."""
-        prompt = self._folder.prompts.get(number).prompt
+        prompt = self._files.prompts.get(number).prompt
         if isinstance(prompt, Forget):
             raise TypeError("an end is nothing to give to a tracker")
         return self._size.prompt(prompt)
 
-    def _check(self, items: Sequence[FramePrompt]) -> None:
-        """Raise PromptError where the prompts do not make sense together."""
+    def _check(self, *, without: int | None = None, also: Sequence[FramePrompt] = ()) -> None:
+        """Raise PromptError where the prompts would not make sense together."""
+        notes = [self._note(number) for number in self._state.history.numbers if number != without]
+        items = [*(note.stand_in(self._size.source) for note in notes), *also]
         if items:
             place(items, self._video, self._tracked)
 
@@ -412,13 +423,10 @@ class Editor:
         except VideoError as error:
             raise PromptError(f"frame {frame} cannot be decoded; put the prompt on another frame") from error
 
-    def _items(self, without: int | None = None) -> list[FramePrompt]:
-        return [self._folder.prompts.get(number) for number in self._state.history.numbers if number != without]
-
     def _change(self, history: EditHistory) -> None:
         """Bring a change to the disk, then make it."""
         state = replace(self._state, history=history)
-        self._folder.write(state)
+        self._files.write(state)
         self._state = state
         self._notes = {number: note for number, note in self._notes.items() if number in history.reachable}
 
@@ -427,11 +435,11 @@ def _with_state(tracker: Tracker) -> tuple[Tracker, dict[str, Any]]:
     return tracker, tracker.state_dict()
 
 
-def _setting(options: TrackOptions, tracker: str | MakeTracker | None) -> str:
+def _setting(options: TrackOptions, tracker: MakeTracker | None) -> str:
     """What decides about the masks besides the prompts, as a digest."""
     values = {name: value for name, value in asdict(options).items() if name not in _NOT_SETTING}
-    if tracker is not None and not isinstance(tracker, str):
-        values["tracker"] = getattr(tracker, "__qualname__", type(tracker).__qualname__)
+    if tracker is not None:
+        values["tracker"] = None
     return digest_of(f"{name}={value!r}" for name, value in sorted(values.items()))
 
 

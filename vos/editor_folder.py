@@ -1,7 +1,7 @@
 """What an `Editor` keeps on disk, and what of it is read when it is opened again: `EditorFolder`.
 
     editor.json   video, options, which prompts apply, what can be undone      rewritten whole after every edit
-    prompts/      one or more files for every prompt                           before editor.json names it
+    prompts/      12.json, a file for every prompt                             before editor.json names it
     forward/      masks/00012.png and states/ of the forward pass              a file for each frame, as it is done
     backward/     likewise
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from vos.label_files import write_whole
 from vos.pipeline import TrackOptions
 from vos.prompt_store import PromptStore
 from vos.stored_pass import StoredPass
+from vos.wording import some
 from vos.writing import writing
 
 STATE_FILE = "editor.json"
@@ -62,18 +63,18 @@ class EditorState:
 
 
 class EditorFolder:
-    """The files of one editor, locked against a second one until `close`.
+    """The files of one editor, locked against a second one until `close`; ``size`` is the video's (height, width).
 
     Raises OutputError where the folder cannot be made, written or locked.
     """
 
-    def __init__(self, path: Path, states: int) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], states: int) -> None:
         self.path = path
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(path, "another editor is at work in")
         try:
-            self.prompts = PromptStore(path / "prompts")
+            self.prompts = PromptStore(path / "prompts", size)
             self.forward = StoredPass(path / "forward", states)
             self.backward = StoredPass(path / "backward", states)
         except BaseException:
@@ -86,15 +87,16 @@ class EditorFolder:
             unlock_folder(self.path, self._lock)
             self._lock = None
 
-    def read(self) -> EditorState | None:
-        """The state that was written last; None in a new folder. Raises InputError where it is damaged or newer."""
-        return read_state(self.path) if (self.path / STATE_FILE).exists() else None
-
     def write(self, state: EditorState) -> None:
         """Keep the state, then remove the prompts that can no more be reached by undo and redo."""
         write_whole(self.path / STATE_FILE, state.text())
         reachable = state.history.reachable
         self.prompts.remove(number for number in self.prompts.numbers() if number not in reachable)
+
+
+def find_state(folder: Path) -> EditorState | None:
+    """The state of the editor in ``folder``; None where none was begun. Raises InputError if it is damaged or newer."""
+    return read_state(folder) if (folder / STATE_FILE).exists() else None
 
 
 def read_state(folder: Path) -> EditorState:
@@ -139,6 +141,8 @@ def begin_state(info: VideoInfo, options: TrackOptions, found: EditorState | Non
 
 
 def _state_from(plain: Mapping[str, Any]) -> EditorState:
+    if unknown := set(plain["options"]) - {option.name for option in fields(TrackOptions)}:
+        raise InputError(f"editor.json names options that this version does not know, {some(unknown)}; update seem-vos")
     options = TrackOptions(**plain["options"])
     if options.direction not in DIRECTIONS:
         raise ValueError(f"direction {options.direction!r}")
