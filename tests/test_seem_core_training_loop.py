@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import MappingProxyType
+from threading import Event
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -227,7 +228,7 @@ class Poisoned:
     """A task whose loss is not a number at some steps."""
 
     fingerprint = "0"
-    identity = MappingProxyType({"task": "poisoned"})
+    identity: ClassVar[dict[str, str]] = {"task": "poisoned"}
 
     def __init__(self, bad: set[int]) -> None:
         torch.manual_seed(0)
@@ -274,6 +275,25 @@ def test_no_checkpoint_takes_the_place_of_the_last_good_one(tmp_path: Path) -> N
     state = RunFolder(tmp_path).state()
     assert state is not None
     assert state.step == 3
+
+
+def test_log_lines_are_the_same_however_the_run_is_cut(tmp_path: Path) -> None:
+    config = LoopConfig(steps=10, rate=0.1, log_steps=4)
+    Trainer(Poisoned(set()), config, tmp_path / "whole").run()
+    stop = Event()
+
+    class Stopping(Poisoned):
+        def loss(self, batch: Tensor, seed: int, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+            if step == 5:
+                stop.set()
+            return super().loss(batch, seed, step, progress)
+
+    Trainer(Stopping(set()), config, tmp_path / "cut", stop).run()
+    assert [row["step"] for row in read_log(tmp_path / "cut" / "log.csv")] == [4]
+    Trainer(Poisoned(set()), config, tmp_path / "cut").run()
+    rows = [[(r["step"], r["loss"]) for r in read_log(tmp_path / name / "log.csv")] for name in ("whole", "cut")]
+    assert [step for step, _ in rows[0]] == [4, 8, 10]
+    assert rows[0] == rows[1]
 
 
 def test_divergence_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from seem_core.training.loop import Stage, read_log
 from seem_core.training.losses import CODE, PAPER
 from seem_core.training.pack import Pack, PackOptions, pack
 from seem_core.training.picture_batches import PictureConfig, PicturePlanner
-from seem_core.training.seem_task import SeemTask, SeemTaskConfig, Setting, VideoConfig
+from seem_core.training.seem_task import SeemTask
+from seem_core.training.seem_task_config import SeemTaskConfig, Setting, VideoConfig
 from seem_core.training.train_seem import SeemRun, train_seem
 from seem_core.vocabulary import Vocabulary, make_vocabulary
 from trackers.clip import track_clip

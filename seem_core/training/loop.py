@@ -164,6 +164,7 @@ class Trainer:
         self._base_rates = [g["lr"] for g in groups]
         self.ema = [p.detach().clone() for p in self.parameters]
         self.frozen = Frozen.of(task.model)
+        self._unlogged_steps, self._unlogged = 0, dict[str, Tensor]()
         self._resume()
 
     @property
@@ -175,7 +176,7 @@ class Trainer:
     def run(self) -> None:
         """Train until the end, or until ``stop`` is set; a checkpoint is written in both cases."""
         config, earlier, began = self.config, self.elapsed, time.perf_counter()
-        saved, drawn, window = began, began, _Window(began)
+        saved, drawn, window = began, began, _Window(began, self._unlogged_steps, sums=self._unlogged)
         while self.progress < 1 and not self.stop.is_set():
             self._step(window)
             self.step += 1
@@ -186,26 +187,31 @@ class Trainer:
                 window = _Window(time.perf_counter())
             due = config.checkpoint_steps and self.step % config.checkpoint_steps == 0
             if due or now - saved > config.checkpoint_seconds:
-                self.save()
+                self.save(window)
                 saved = time.perf_counter()
             due = config.sheet_steps and self.step % config.sheet_steps == 0
             if due or (config.sheet_seconds is not None and now - drawn > config.sheet_seconds):
                 self.draw_samples()
                 drawn = time.perf_counter()
-        if window.steps:
+        if self.progress >= 1 and window.steps:
             self._log(window)
-        self.save()
+            window = _Window(time.perf_counter())
+        self.save(window)
         if config.sheet_steps or config.sheet_seconds is not None:
             self.draw_samples()
 
-    def save(self) -> None:
-        """Replace the checkpoint, unless the last step had no finite gradient: then the one before is the good one."""
+    def save(self, window: _Window | None = None) -> None:
+        """Replace the checkpoint, unless the last step had no finite gradient: then the one before is the good one.
+
+        window: steps since the last log line, so that a resumed run writes the same lines.
+        """
         if float(self._bad):
             log.warning("step %d had no finite gradient; the checkpoint before stays", self.step)
             return
         state = RunState(
             self.step, self.elapsed, self.config.seed, self.task.fingerprint, _as_json(asdict(self.config)),
-            _as_json(self.task.identity),
+            _as_json(self.task.identity), 0 if window is None else window.steps,
+            {} if window is None else {name: float(value) for name, value in window.sums.items()},
         )  # fmt: skip
         moments = [dict(self.optimizer.state[p]) for p in self.parameters]
         self.folder.save(state, self.task.model, self.frozen, self.names, self.ema, moments)
@@ -302,6 +308,8 @@ class Trainer:
         self._check_same(state)
         ema, moments = self.folder.load(self.task.model, self.frozen, self.names)
         self.step, self.elapsed = state.step, state.elapsed
+        self._unlogged_steps = state.unlogged_steps
+        self._unlogged = {name: torch.tensor(value, device=self.device) for name, value in state.unlogged.items()}
         self.folder.cut_log(state.step)
         with torch.no_grad():
             for kept, value in zip(self.ema, ema, strict=True):

@@ -36,7 +36,8 @@ from seem_core.errors import CheckpointError, DiskFullError, OutputError
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands. elapsed: seconds of training, all sittings. config: of the loop; identity: of the task."""
+    """Where a run stands. elapsed: seconds of training, all sittings. config: of the loop; identity: of the task.
+    unlogged: sums over the steps since the last log line."""
 
     step: int
     elapsed: float
@@ -44,6 +45,8 @@ class RunState:
     fingerprint: str
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    unlogged_steps: int = 0
+    unlogged: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

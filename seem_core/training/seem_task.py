@@ -12,8 +12,8 @@ Shapes: S input side, N objects marked on one picture, Q queries, h w cells at s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +24,15 @@ from seem_core.class_embeddings import class_logits, clean_name
 from seem_core.decoder import DecoderOutput, DecoderPrompts, TextTokens
 from seem_core.errors import InputError, MissingExtraError
 from seem_core.geometry import InputSize
-from seem_core.image_features import ImageFeatures, MaskFeatures
+from seem_core.image_features import ImageFeatures
 from seem_core.model import Seem
 from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import Prediction
 from seem_core.selection import MAX_TEXT_SCALE, choose_by_marks
 from seem_core.templates import CLASS_TEMPLATES
 from seem_core.text import byte_pairs
-from seem_core.training.clicks import ClickMarks, next_click
+from seem_core.training.answers import Masks, corrected, one_image, overlaps, paint_marks, without_gradient
+from seem_core.training.clicks import ClickMarks
 from seem_core.training.loop import Stage
 from seem_core.training.losses import (
     CODE,
@@ -47,15 +48,15 @@ from seem_core.training.losses import (
 )
 from seem_core.training.mask_points import PointSampling
 from seem_core.training.pack import Pack
-from seem_core.training.picture_batches import PictureConfig, PicturePlan, PicturePlanner
+from seem_core.training.picture_batches import PicturePlan, PicturePlanner
 from seem_core.training.picture_store import PictureStore
 from seem_core.training.plan_queue import PlanQueue
-from seem_core.training.pseudo_clips import ClipBatch, ClipConfig, ClipPlanner, render
+from seem_core.training.pseudo_clips import ClipBatch, ClipPlanner, render
 from seem_core.training.sample_sheet import Sample
+from seem_core.training.seem_task_config import SeemTaskConfig
 from seem_core.visual_sampler import VisualTokens
 from seem_core.vocabulary import Vocabulary
 
-Setting = Literal["decoder", "all-but-text"]
 ClipFunction = Callable[[SeemSegmenter, Sequence[Tensor], Tensor], Sequence[Prediction]]
 """Segmenter, T frames (3, H, W) uint8, (N, H, W) bool masks on the first -> predictions on the T - 1 others."""
 
@@ -65,46 +66,6 @@ SAMPLES = 6  # pictures on a page
 SAMPLE_NUMBER = 10**9  # of their batch: no step of a run gets so far
 _NO_DECAY_NAMES = ("query_content", "query_position", "memory_content", "memory_position", "level_embedding", "signs")
 _NO_DECAY_MODULES = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
-
-
-@dataclass(frozen=True)
-class VideoConfig:
-    """Every n-th batch is one of clips, whose masks are followed from the first frame. weight: against the others."""
-
-    every: int = 2
-    clips: int = 1
-    frames: int = 3
-    weight: float = 1.0
-    clip: ClipConfig = field(default_factory=ClipConfig)
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.clips < 1 or self.frames < 2:
-            raise InputError(f"video takes every >= 1, clips >= 1, frames >= 2: {self}")
-
-
-@dataclass(frozen=True)
-class SeemTaskConfig:
-    """What is learned, and how.
-
-    setting        decoder: all else stays, as in the published training; all-but-text: all but the text encoder learns
-    losses         weights: as the paper gives them, or as the published code has them
-    pictures       how pictures and prompts vary
-    points         at which masks are compared
-    segmentation, words   learn to name all objects of a picture, and to find what is named, where classes are known
-    backbone_rate  learning rate of the backbone relative to the rest
-    weight_decay   of all but norms and embeddings
-    video          learn also from clips
-    """
-
-    setting: Setting = "decoder"
-    losses: Literal["paper", "code"] = "paper"
-    pictures: PictureConfig = field(default_factory=PictureConfig)
-    points: int = 12544
-    segmentation: bool = True
-    words: bool = True
-    backbone_rate: float = 0.1
-    weight_decay: float = 0.05
-    video: VideoConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +232,7 @@ class SeemTask:
         zero = torch.zeros((), device=self.device)
         with torch.no_grad():
             found = F.interpolate(self.answer(features, output, tokens)[None].float(), size=truth.shape[1:])[0] > 0
-            iou = _overlaps(found, torch.from_numpy(truth).to(self.device))
+            iou = overlaps(found, torch.from_numpy(truth).to(self.device))
         return {
             "marks": self._marks_loss(output, tokens, truth, generator),
             "segmentation": self._segmentation_loss(other, picture, generator) if named else zero,
@@ -302,7 +263,7 @@ class SeemTask:
         return features.mask_features.logits(choice.mask_embeddings).flatten(0, 1).float()
 
     def _marks_loss(
-        self, output: DecoderOutput, tokens: VisualTokens, truth: np.ndarray[Any, Any], generator: torch.Generator
+        self, output: DecoderOutput, tokens: VisualTokens, truth: Masks, generator: torch.Generator
     ) -> Tensor:
         masks = torch.from_numpy(truth).to(self.device)
         joint = self.model.decoder.routing.separate_objects
@@ -390,7 +351,7 @@ class SeemTask:
         assert self.clip_function is not None
         size = clips.images.shape[-1]
         segmenter = SeemSegmenter(self.model, input_size=InputSize(size), gradients=True)
-        losses, overlaps = [], []
+        losses, measured = [], []
         for b in range(clips.images.shape[1]):
             slots = clips.valid[b].nonzero()[:, 0]
             if not len(slots):
@@ -403,12 +364,12 @@ class SeemTask:
                 bce, dice = mask_losses(prediction.logits, truth, self.settings.sampling, generator)
                 losses.append(self.weights.marks.bce * bce + self.weights.marks.dice * dice)
                 larger = F.interpolate(prediction.logits.detach()[None], size=(size, size), mode="bilinear")[0]
-                overlaps.append(_overlaps(larger > 0, truth).mean())
+                measured.append(overlaps(larger > 0, truth).mean())
         if not losses:  # no object was visible on a first frame
             nothing = sum((p.sum() * 0 for p in self._trained()), torch.zeros((), device=self.device))
             return nothing, self._all_parts({})
         loss = self.config.video.weight * torch.stack(losses).mean()
-        return loss, self._all_parts({"video": loss, "iou": torch.stack(overlaps).mean()})
+        return loss, self._all_parts({"video": loss, "iou": torch.stack(measured).mean()})
 
     # --- samples ---
 
@@ -430,52 +391,11 @@ class SeemTask:
             larger = F.interpolate(logits[None], size=side, mode="bilinear")[0]
             found = F.pad(larger, (0, 0, 0, 0, 1, 0)).argmax(0).byte().cpu().numpy()
             truth = picture.masks(picture.marked)
-            iou = float(_overlaps(larger > 0, torch.from_numpy(truth).to(self.device)).mean())
-            samples.append(Sample(picture.image, _paint(picture.marks), _paint(truth), found, f"IoU {iou:.2f}"))
+            iou = float(overlaps(larger > 0, torch.from_numpy(truth).to(self.device)).mean())
+            samples.append(
+                Sample(picture.image, paint_marks(picture.marks), paint_marks(truth), found, f"IoU {iou:.2f}")
+            )
         return samples
-
-
-def one_image(features: ImageFeatures, index: int) -> ImageFeatures:
-    """The features of one image of a batch."""
-    row = slice(index, index + 1)
-    levels = (features.levels[0][row], features.levels[1][row], features.levels[2][row])
-    return ImageFeatures(levels, _masks_of(features.mask_features, row), features.padded, features.image)
-
-
-def without_gradient(features: ImageFeatures) -> ImageFeatures:
-    """The same values, cut off from what made them."""
-    mask = features.mask_features
-    cut = MaskFeatures(mask.base.detach(), mask.weight.detach(), mask.bias.detach())
-    levels = (features.levels[0].detach(), features.levels[1].detach(), features.levels[2].detach())
-    return ImageFeatures(levels, cut, features.padded, features.image)
-
-
-def corrected(marks: Sequence[ClickMarks], logits: Tensor, truth: np.ndarray[Any, Any]) -> list[ClickMarks]:
-    """Marks and one more click per object, after answers (N, h, w); truth (N, S, S) bool."""
-    found = F.interpolate(logits[None], size=truth.shape[1:], mode="bilinear")[0] > 0
-    answers = found.cpu().numpy()
-    return [
-        mark.with_click(next_click(wanted, given, mark))
-        for mark, wanted, given in zip(marks, truth, answers, strict=True)
-    ]
-
-
-def _masks_of(features: MaskFeatures, row: slice) -> MaskFeatures:
-    return MaskFeatures(features.base[row], features.weight, features.bias)
-
-
-def _overlaps(found: Tensor, truth: Tensor) -> Tensor:
-    """(N,) IoU of (N, H, W) bool masks; 1 where both are empty."""
-    both, either = (found & truth).sum((1, 2)).float(), (found | truth).sum((1, 2)).float()
-    return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either))
-
-
-def _paint(masks: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(N, H, W) bool -> (H, W) uint8: the last that covers a pixel, counted from 1."""
-    labels = np.zeros(masks.shape[1:], np.uint8)
-    for n, mask in enumerate(masks):
-        labels[mask] = n + 1
-    return labels
 
 
 def _class_rows(classes: Sequence[str], vocabulary: Vocabulary | None) -> Tensor:

@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
-import torch
-
 from seem_core.checkpoint import CheckpointMetadata, LoadedSeem, Trained, load_seem, save_seem
 from seem_core.class_embeddings import clean_name, default_cache
 from seem_core.coco import BACKGROUND
@@ -29,7 +27,8 @@ from seem_core.training.run_settings import (
     use_device,
     within_sitting,
 )
-from seem_core.training.seem_task import ClipFunction, SeemTask, SeemTaskConfig
+from seem_core.training.seem_task import ClipFunction, SeemTask
+from seem_core.training.seem_task_config import SeemTaskConfig
 from seem_core.vocabulary import Vocabulary, make_vocabulary, stored_vocabulary
 
 __all__ = ["PACKING", "ClipFunction", "SeemRun", "train_seem"]
