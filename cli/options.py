@@ -162,6 +162,13 @@ class DecoderChoice(StrEnum):
 UseDecoder = Annotated[
     DecoderChoice, typer.Option("--decoder", help="Whether fused uses the model's decoder; auto: if it is trained.")
 ]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Reference as SEEM's demo published it: 5 frames per second, encoded at a short side of 512.",
+    ),
+]
 OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes cuda, else mps, else cpu.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads for the computation.", show_default="all cores")

@@ -31,6 +31,7 @@ from cli.options import (
     Polygons,
     PromptFiles,
     PromptsSchema,
+    Published,
     Quiet,
     Reader,
     ReferenceMasks,
@@ -72,6 +73,7 @@ def track(
     tracker: Tracker = "propagate",
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
+    published: Published = False,
     device: OnDevice = Device.auto,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame to track.")] = 0,
     end: Annotated[
@@ -119,7 +121,7 @@ def track(
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
         direction=direction.value, memory=_text(memory), save_memory=_text(save_memory),
-        model=model, decoder=decoder.value,
+        model=model, decoder=decoder.value, published=published,
     )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)

@@ -36,7 +36,7 @@ from trackers.object_views import (
 )
 from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
 from trackers.propagate import impose, shares_of_picture
-from trackers.recall import object_masks, recall
+from trackers.recall import notes_on, object_masks, recall
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
 AREAS = 15  # frames of which the usual area of an object is the median
@@ -196,7 +196,7 @@ class PromptMemoryTracker:
         if memory is not None:
             begin_with_views(self._state.bank, memory, segmenter)
         self._size: tuple[int, int] | None = None  # (height, width) of the video
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes_on(segmenter)
         self.class_names: dict[int, str] = {}
 
     @property
@@ -252,10 +252,12 @@ class PromptMemoryTracker:
         self.class_names.pop(object_id, None)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"size": None if self._size is None else list(self._size), "memory": self._state.state_dict()}
+        size = None if self._size is None else list(self._size)
+        return {"size": size, "class_names": dict(self.class_names), "memory": self._state.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
+        self.class_names = {int(i): str(name) for i, name in state["class_names"].items()}
         self._state.load_state_dict(state["memory"])
 
 

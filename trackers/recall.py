@@ -31,6 +31,13 @@ def recall(
     return segmenter.recall(features, views, prior) if views else None
 
 
+def notes_on(segmenter: Segmenter) -> tuple[str, ...]:
+    """What a user should know of a tracker that goes by this model alone."""
+    if segmenter.trained == "full":
+        return ()
+    return (f"model {segmenter.name} is not trained to segment (trained: {segmenter.trained}); its masks mean nothing",)
+
+
 @torch.no_grad()
 def object_masks(seen: Prediction | None, shape: tuple[int, int], *, least: float = 0.0) -> ObjectMasks:
     """Masks at source size (H, W): where objects overlap, the largest logit has the pixel.

@@ -30,7 +30,7 @@ from trackers.object_views import (
     views_of_masks,
 )
 from trackers.prompting import as_picture, device_of, given_masks, references, usable_kinds
-from trackers.recall import object_masks, recall
+from trackers.recall import notes_on, object_masks, recall
 
 PUBLISHED_RATE = 5.0  # frames per second
 PUBLISHED_SIZE = InputSize(512)
@@ -65,7 +65,7 @@ class ReferenceTracker:
         self._budget = ViewBudget(frames=0)
         self._size: tuple[int, int] | None = None  # (height, width) of the video
         self._frame = 0
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes_on(segmenter)
         self.class_names: dict[int, str] = {}
         if memory is not None:
             begin_with_views(self._bank, memory, self.segmenter)
@@ -139,12 +139,14 @@ class ReferenceTracker:
         return {
             "frame": self._frame,
             "size": None if self._size is None else list(self._size),
+            "class_names": dict(self.class_names),
             "bank": self._bank.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frame = int(state["frame"])
         self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
+        self.class_names = {int(i): str(name) for i, name in state["class_names"].items()}
         self._bank.load_state_dict(state["bank"], device_of(self.segmenter))
 
 

@@ -103,7 +103,7 @@ class Editor:
         self._folder: EditorFolder | None = None
         try:
             info, frames = self._video.info, len(self._video)
-            self._tracked = range(frames)[options.start : options.end : options.stride]
+            self._tracked = range(frames)[options.start : options.end : options.stride_at(info.rate)]
             if not self._tracked:
                 raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
             self._size = WorkingSize.of((info.height, info.width), options.max_side)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -44,6 +45,7 @@ class TrackOptions:
     tracker      one of `trackers.TRACKERS`: propagate, fused, reference, prompt-memory, flow or copy
     model        a SEEM model, by its name or file, for trackers that need or can use one
     decoder      whether fused uses the model's decoder: auto (where it is trained), on, off
+    published    reference as SEEM's demo published it: about 5 frames per second, encoded with a short side of 512
     device       auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
     start, end   frames of the source, like a slice: ``end`` is the first one left out
     stride       track every stride-th frame
@@ -70,6 +72,7 @@ class TrackOptions:
     save_memory: str | None = None
     model: str | None = None
     decoder: DecoderUse = "auto"
+    published: bool = False
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -82,6 +85,18 @@ class TrackOptions:
             raise InputError(f"max_side {self.max_side} is too small to see anything; give at least 32 pixels")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"{self.threads} threads cannot compute; give at least 1")
+        if self.published and self.tracker != "reference":
+            raise InputError(f"published is a way of tracker reference, not of {self.tracker}; leave out one of them")
+        if self.published and self.stride != 1:
+            raise InputError(f"published takes 5 frames per second, stride {self.stride} others; leave out one of them")
+
+    def stride_at(self, rate: Fraction) -> int:
+        """Every how-many-th frame is tracked of a video with ``rate`` frames per second."""
+        if not self.published:
+            return self.stride
+        from trackers.reference import PUBLISHED_RATE
+
+        return max(1, round(float(rate) / PUBLISHED_RATE))
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,7 @@ def track(
     save_memory: str | Path | None = None,
     model: str | Path | None = None,
     decoder: DecoderUse = "auto",
+    published: bool = False,
 ) -> Iterator[FrameResult]:
     """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
 
@@ -149,7 +165,7 @@ def track(
     name = tracker if isinstance(tracker, str) else tracker.name
     options = TrackOptions(
         name, device, start, end, stride, max_side, reader, threads, mask_format, direction,
-        _text(memory), _text(save_memory), _text(model), decoder,
+        _text(memory), _text(save_memory), _text(model), decoder, published,
     )  # fmt: skip
     if not isinstance(tracker, str) and (memory is not None or model is not None):
         raise InputError("a tracker that is there already has a memory and a model of its own; build it with these")
@@ -191,7 +207,7 @@ def prepare(
     document: also write all prompts down, see `Job`.
     """
     frames = len(source)
-    tracked = range(frames)[options.start : options.end : options.stride]
+    tracked = range(frames)[options.start : options.end : options.stride_at(source.info.rate)]
     if not tracked:
         raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
     known = known_objects(options.memory)
@@ -232,9 +248,11 @@ def make_tracker(options: TrackOptions) -> Tracker:
     """A fresh tracker for settled options; sets the number of threads. Raises InputError, CheckpointError."""
     from trackers import build_tracker
 
-    begin: dict[str, Any] = {} if options.memory is None else {"memory": options.memory}
+    more: dict[str, Any] = {} if options.memory is None else {"memory": options.memory}
+    if options.published:
+        more["published"] = True
     tracker = build_tracker(
-        options.tracker, device=options.device, model=options.model, decoder=options.decoder, **begin
+        options.tracker, device=options.device, model=options.model, decoder=options.decoder, **more
     )
     set_threads(options.threads)
     return tracker
