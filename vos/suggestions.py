@@ -31,11 +31,11 @@ def choose(doubts: Mapping[int, float], prompted: Collection[int], n: int) -> tu
     """At most ``n`` frames, the one most worth a correction first.
 
     A correction also mends what lies near it. So a frame counts less the nearer it is to one that is prompted or chosen
-    already, in proportion up to a quarter of the share of the video that falls to each of them.
+    already, in proportion up to half of the share of the video that falls to each of them.
     """
     chosen: list[int] = []
     taken = list(prompted)
-    reach = max(1.0, (max(doubts, default=0) - min(doubts, default=0) + 1) / (4 * (len(taken) + n)))
+    reach = max(1.0, (max(doubts, default=0) - min(doubts, default=0) + 1) / (2 * (len(taken) + n)))
 
     def worth(frame: int) -> float:
         nearest = min((abs(frame - other) for other in taken), default=reach)
