@@ -25,10 +25,14 @@ from seem_core.errors import InputError, MaskError, OutputError, PromptError, Vi
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ReferencePrompt, TextPrompt
 from trackers.base import Image, ObjectMasks
 from vos.editor import Editor
+from vos.editor_export import export_results
 from vos.frames import Frame, FrameResult
+from vos.label_files import read_labels
+from vos.output import read_frames
 from vos.pipeline import TrackOptions, track
 from vos.prompt_file import read_prompts
 from vos.prompts import Forget, FramePrompt, Seconds
+from vos.render import render
 from vos.video import open_video
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -293,6 +297,25 @@ def test_everything_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
             Editor.reopen(tmp_path / "edit")
 
 
+def test_results_can_be_exported_as_a_folder_of_results(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4")
+    with Editor(clip, tmp_path / "edit", tracker="flow") as editor:
+        editor.add_prompt(2, shown(2, 3))
+        editor.add_prompt(9, PointPrompt(60, 40, False, 3))
+        list(editor.propagate("both"))
+        run = export_results(editor, tmp_path / "out")
+        assert (run.state, run.ids, run.frames_done, run.warnings) == ("done", (3,), 12, ())
+        for record in read_frames(tmp_path / "out"):
+            assert (read_labels(tmp_path / "out" / record.mask) == editor.masks(record.frame).labels).all()  # type: ignore[union-attr]
+        again = list(track(clip, tmp_path / "out" / "run.json", tracker="flow", direction="both"))
+        assert all(same(editor.masks(r.frame.index), r.masks) for r in again)
+        editor.undo()
+        with pytest.raises(OutputError, match="finished run"):
+            export_results(editor, tmp_path / "out")
+        assert "6 frames were written with masks from before" in export_results(editor, tmp_path / "late").warnings[0]
+    assert render(tmp_path / "out", what=["contact"]).made
+
+
 def test_other_settings_make_all_results_stale(tmp_path: Path) -> None:
     with Editor(Clip(8), tmp_path, tracker="copy") as editor:
         editor.add_prompt(0, shown(0))
@@ -310,6 +333,7 @@ from clips import Clip, square
 from history_tracker import HistoryTracker
 from seem_core.prompts import MaskPrompt
 from vos.editor import Editor
+from vos.editor_export import export_results
 editor = Editor(Clip(40), sys.argv[1], tracker=lambda: HistoryTracker(kill_at=int(sys.argv[2])))
 if not editor.prompts:
     for frame in (6, 30):

@@ -19,21 +19,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from seem_core.errors import InputError, PromptError, VideoError
-from seem_core.prompts import MaskPrompt, Prompt
+from seem_core.prompts import Prompt
 from trackers.base import ObjectMasks, Tracker
 from vos.backwards import check_seekable
 from vos.directions import DIRECTIONS, Direction
 from vos.edit_history import EditHistory
 from vos.edit_plan import EditPlan, PromptNote
 from vos.editor_folder import EditorFolder, begin_state, find_state, read_state
-from vos.frames import Frame, FrameResult, VideoSource
+from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
 from vos.pass_inputs import digest_of
 from vos.passes import HandOver, check_backward, no_objects
 from vos.pipeline import TrackOptions, make_tracker, open_source, settle
 from vos.prompt_file import write_prompts
+from vos.prompt_preview import preview_prompts
 from vos.prompts import Forget, FramePrompt, Seconds, TimedPrompt, frame_at, place
 from vos.stored_pass import StoredPass
 from vos.suggestions import choose, doubt
@@ -139,6 +138,25 @@ class Editor:
             self._folder.close()
             self._folder = None
         self._idle.clear()
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._video.info
+
+    @property
+    def tracked(self) -> range:
+        """Frames of the video that are tracked."""
+        return self._tracked
+
+    @property
+    def options(self) -> TrackOptions:
+        """How it tracks; ``direction`` is the one that was used last."""
+        return self._state.options
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """Tracked frames that could not be decoded, as far as they were tried."""
+        return self._state.gaps
 
     # ---- prompts
 
@@ -252,13 +270,9 @@ class Editor:
         if not numbers:
             raise PromptError(f"frame {frame} has no prompts; add one to see what it gives")
         given = [self._given(number) for number in numbers]
-        before = self._before(plan, frame, given)
         image = self._size.image(self._video[frame].image)
         with self._tracker(None) as tracker:
-            if before:
-                tracker.step(image, before)
-            found = tracker.step(image, given)
-        return self._size.back(_only(found, {prompt.object_id for prompt in given}))
+            return self._size.back(preview_prompts(tracker, image, given, self._found(plan, frame), frame))
 
     def suggest(self, n: int = 1) -> tuple[int, ...]:
         """At most ``n`` frames that are most worth a correction, the best first; see `vos.suggestions`.
@@ -353,19 +367,6 @@ class Editor:
         back = folder.backward.get(plan.backward, frame) if plan.direction != "forward" else None
         return plan.merge(ahead, back, frame)
 
-    def _before(self, plan: EditPlan, frame: int, given: Sequence[Prompt]) -> list[MaskPrompt]:
-        """The newest masks on a frame of the objects that ``given`` corrects by marks."""
-        found = self._found(plan, frame)
-        masks = {} if found is None else {i: found.mask(i) for i in found.ids}
-        whole = {prompt.object_id for prompt in given if isinstance(prompt, MaskPrompt)}
-        shown = {prompt.object_id for prompt in given if getattr(prompt, "positive", True)}
-        ids = sorted({prompt.object_id for prompt in given} - whole)
-        before = [MaskPrompt(masks[i], i) for i in ids if i in masks and masks[i].any()]
-        if lacking := {*ids} - shown - {prompt.object_id for prompt in before}:
-            what = f"object {min(lacking)} has no mask on frame {frame} yet, and its marks say only what it is not"
-            raise PromptError(f"{what}; propagate first, or add a point on it")
-        return before
-
     def _doubt(self, plan: EditPlan, frame: int) -> float | None:
         """How doubtful a frame's result is; None where there is none."""
         ahead, back = self._files.forward, self._files.backward
@@ -441,10 +442,3 @@ def _setting(options: TrackOptions, tracker: MakeTracker | None) -> str:
     if tracker is not None:
         values["tracker"] = None
     return digest_of(f"{name}={value!r}" for name, value in sorted(values.items()))
-
-
-def _only(found: ObjectMasks, ids: set[int]) -> ObjectMasks:
-    """The objects ``ids`` alone."""
-    keep = np.array([i in ids for i in found.ids], np.bool_)
-    labels = np.where(np.isin(found.labels, sorted(ids)), found.labels, found.labels.dtype.type(0))
-    return ObjectMasks(tuple(i for i in found.ids if i in ids), labels, found.scores[keep], found.lost[keep])
