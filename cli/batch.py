@@ -12,12 +12,14 @@ import typer
 from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
 from cli.main import INTERRUPTED
 from cli.options import (
+    DecoderChoice,
     Device,
     Json,
     MaskFormat,
     MaskKind,
     MaxSide,
     Memory,
+    Model,
     OnDevice,
     Overwrite,
     Quiet,
@@ -28,6 +30,7 @@ from cli.options import (
     Texts,
     Threads,
     Tracker,
+    UseDecoder,
     UseReader,
     save_list,
 )
@@ -52,6 +55,8 @@ def batch(
     reference_mask: ReferenceMasks = None,
     memory: Memory = None,
     tracker: Tracker = "propagate",
+    model: Model = None,
+    decoder: UseDecoder = DecoderChoice.auto,
     device: OnDevice = Device.auto,
     max_side: MaxSide = None,
     threads: Threads = None,
@@ -80,7 +85,7 @@ def batch(
     shared += parse_prompts(texts=text or ())
     options = TrackOptions(
         tracker, device.value, max_side=max_side, reader=reader.value, threads=threads, mask_format=mask_format.value,
-        memory=None if memory is None else str(memory),
+        memory=None if memory is None else str(memory), model=model, decoder=decoder.value,
     )  # fmt: skip
     plan = plan_folder(folder, out, every=bool(shared or memory))
     for video in plan.without_prompt:

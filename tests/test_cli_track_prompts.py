@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from clips import picture, square, write_clip, write_mask
 from PIL import Image
+from tiny_checkpoint import write_tiny_checkpoint
+from tiny_seem import TINY
 
 import vos
 from cli.main import run
@@ -117,6 +120,25 @@ def test_a_memory_is_followed_in_another_video(clip: Path, capsys: Captured) -> 
     assert ids_by_frame("three") == [*[(6,)] * 4, *[(2, 6)] * 4, *[(2,)] * 4]
     assert track("--prompts", "three/run.json", "--memory", "thing.memory", "--save", "masks", "-q", out="four") == 3
     assert "object 6 begins on frame 5 with marks of what it is not" in capsys.readouterr().err  # it was forgotten
+
+
+@pytest.mark.parametrize("tracker", ["reference", "prompt-memory", "fused", "propagate"])
+def test_a_model_reads_words_at_any_frame(clip: Path, monkeypatch: pytest.MonkeyPatch, tracker: str) -> None:
+    pytest.importorskip("instant_clip_tokenizer")
+    write_tiny_checkpoint(clip / "tiny.safetensors", monkeypatch, trained="full")
+    given = ("-t", "a square@2#3", "-p", "8,24", "--tracker", tracker, "--model", "tiny.safetensors")
+    assert track(*given, "--save", "masks", "-q", "--end", "4") == 0
+    assert ids_by_frame() == [(1,), (1,), (1, 3), (1, 3)]
+    document: Any = read_run("out").options["prompts"]
+    assert document["objects"][1] == {"id": 3, "prompts": [{"frame": 2, "text": "a square"}]}
+
+
+def test_words_need_a_text_encoder(clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    wordless = replace(TINY, name="wordless", text=None)
+    write_tiny_checkpoint(clip / "wordless.safetensors", monkeypatch, config=wordless, trained="full")
+    assert track("-t", "a square", "--tracker", "fused", "--model", "wordless.safetensors") == 3
+    assert "object 1 is given in words, which needs a model with a text encoder" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 def test_python_follows_a_memory(clip: Path) -> None:

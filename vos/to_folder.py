@@ -46,14 +46,15 @@ OnProgress = Callable[[int, int], None]  # frames finished, frames in all
 
 @dataclass(frozen=True)
 class ObjectSummary:
-    """One object over the whole run: on how many frames it was seen, its mean score (0..1) there, its last frame, and
-    its class, where the tracker's model tells classes apart."""
+    """One object over the whole run: on how many frames it was seen, its mean score (0..1) there, its last frame, its
+    class, where the tracker's model tells classes apart, and the name it has in a file of prompts."""
 
     id: int
     frames_seen: int
     mean_score: float
     last_seen: int | None
     class_name: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def track_to_folder(
         rendered = _render(folder.path, pictures, on_render, stop)
         state = "done" if rendered.made else "interrupted"
         made, warnings = made + rendered.made, warnings + rendered.warnings
-    objects = tally.objects(job.ids, run.class_names)
+    objects = tally.objects(job.ids, run.class_names, job.names)
     return TrackSummary(folder.path, state, run.frames_done, gaps, run.seconds, objects, warnings, made)
 
 
@@ -173,13 +174,15 @@ class _Tally:
                 self.score[found.id] = self.score.get(found.id, 0.0) + found.score
                 self.last[found.id] = record.frame
 
-    def objects(self, ids: tuple[int, ...], class_names: Mapping[int, str]) -> tuple[ObjectSummary, ...]:
-        return tuple(self._summary(i, class_names.get(i)) for i in ids)
+    def objects(
+        self, ids: tuple[int, ...], class_names: Mapping[int, str], names: Mapping[int, str]
+    ) -> tuple[ObjectSummary, ...]:
+        return tuple(self._summary(i, class_names.get(i), names.get(i)) for i in ids)
 
-    def _summary(self, object_id: int, class_name: str | None) -> ObjectSummary:
+    def _summary(self, object_id: int, class_name: str | None, name: str | None) -> ObjectSummary:
         seen = self.seen.get(object_id, 0)
         score = round(self.score.get(object_id, 0.0) / max(1, seen), 4)
-        return ObjectSummary(object_id, seen, score, self.last.get(object_id), class_name)
+        return ObjectSummary(object_id, seen, score, self.last.get(object_id), class_name, name)
 
 
 def _follow(
