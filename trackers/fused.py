@@ -37,7 +37,7 @@ from trackers.object_views import (
 )
 from trackers.prompting import as_picture, given_masks, reads_previous_mask, references
 from trackers.propagate import Decision, DenseTracker, owners
-from trackers.propagation import LabelPropagation
+from trackers.propagation import LabelPropagation, PropagationConfig
 from trackers.trust import Opinion, Trust, TrustConfig
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FusedConfig:
+class FusionConfig:
     """Numbers of the tracker.
 
     trust        what is assumed of the two opinions
@@ -57,8 +57,8 @@ class FusedConfig:
     """
 
     trust: TrustConfig = field(default_factory=TrustConfig)
-    views: ViewBudget = field(default_factory=ViewBudget)
-    every: int = 5
+    views: ViewBudget = field(default_factory=lambda: ViewBudget(frames=4))
+    every: int = 3
     least_right: float = 0.75
     follows: float = 0.5
     tail: float = 0.02
@@ -100,7 +100,8 @@ class FusedTracker(DenseTracker):
 
     segmenter  what encodes, recalls and remembers, and reads the marks and words of prompts
     decoder    whether the segmenter is used: ``auto`` where it is trained (``full``), ``on``, ``off``
-    reader     the dense part, by default untrained label propagation on ``device``
+    reader     the dense part, by default untrained label propagation with ``config`` on ``device``
+    fusion     how the two are put together
     options    of `DenseTracker`
     """
 
@@ -113,10 +114,11 @@ class FusedTracker(DenseTracker):
         decoder: str = "auto",
         reader: DenseReader | None = None,
         device: str = "cpu",
-        config: FusedConfig | None = None,
+        config: PropagationConfig | None = None,
+        fusion: FusionConfig | None = None,
         **options: Any,
     ) -> None:
-        self.config = config or FusedConfig()
+        self.fusion = fusion or FusionConfig()
         used, note = _decoder_use(segmenter, decoder)
         self._decoder = segmenter if used else None
         self._trust: dict[int, Trust] = {}
@@ -124,7 +126,7 @@ class FusedTracker(DenseTracker):
         self._heard: Heard | None = None  # what its decoder says of that frame
         reads_prompts = segmenter is not None and (used or segmenter.trained == "full")
         super().__init__(
-            reader or LabelPropagation(device=device), segmenter=segmenter if reads_prompts else None, **options
+            reader or LabelPropagation(config, device), segmenter=segmenter if reads_prompts else None, **options
         )
         if note:
             logger.info(note)
@@ -138,7 +140,7 @@ class FusedTracker(DenseTracker):
 
     def trust_in(self, object_id: int) -> Trust:
         """What was learned of the two opinions on an object so far."""
-        return self._trust.get(object_id) or Trust(self.config.trust)
+        return self._trust.get(object_id) or Trust(self.fusion.trust)
 
     def _follow(self, image: Image, prompts: Sequence[Prompt]) -> ObjectMasks:
         if self._decoder is None:
@@ -164,14 +166,14 @@ class FusedTracker(DenseTracker):
             return super()._decide(image, features, view, reading)
         fused, right = self._fuse(reading, self._heard)
         found = owners(fused, image)
-        doubtful = {i for i, p in right.items() if p < self.config.least_right} | self._doubtful(found)
+        doubtful = {i for i, p in right.items() if p < self.fusion.least_right} | self._doubtful(found)
         return Decision(found, dict(zip(fused.ids, fused.masks, strict=True)), frozenset(doubtful))
 
     def _recall(self, image: Image, view: View, reading: Reading) -> Heard | None:
         """What the decoder says of the objects that it has views of; None where there are none."""
         if self._decoder is None:
             return None
-        views = remembered_views(self._bank, reading.ids, self.config.views)
+        views = remembered_views(self._bank, reading.ids, self.fusion.views)
         if not views:
             return None
         placed = self._placed(reading, {view.object_id for view in views})
@@ -192,7 +194,7 @@ class FusedTracker(DenseTracker):
     def _placed(self, reading: Reading, known: Set[int]) -> list[int]:
         """The objects that propagation sees, and is likely to be right about: there it prompts the decoder."""
         seen = _owned(reading).flatten(1).any(1).tolist()
-        followed = {i for i in known if self.trust_in(i).followed >= self.config.follows}
+        followed = {i for i in known if self.trust_in(i).followed >= self.fusion.follows}
         return [i for i, there in zip(reading.ids, seen, strict=True) if there and i in followed]
 
     def _fuse(self, reading: Reading, heard: Heard) -> tuple[Reading, dict[int, float]]:
@@ -210,7 +212,7 @@ class FusedTracker(DenseTracker):
                 masks[n] = logits.sigmoid()
         maps, scores = reading.maps, reading.scores
         if changed.any():
-            masks = masks * (masks > self.config.tail)
+            masks = masks * (masks > self.fusion.tail)
             maps = soft_aggregate(masks)
             scores = torch.where(changed, _certainty(maps, masks), scores)
         factors = torch.tensor([right.get(i, 1.0) for i in reading.ids], device=masks.device)
@@ -224,10 +226,10 @@ class FusedTracker(DenseTracker):
         if self._decoder is None:
             return
         pin_views(self._bank, self._frame, views_of_masks(self._decoder, self._seen, apart(given)))
-        if self._frame % self.config.every == 0:
+        if self._frame % self.fusion.every == 0:
             good = [i for i in decision.found.ids if i not in given and i not in decision.doubtful]
             views = views_of_masks(self._decoder, self._seen, {i: decision.found.mask(i) for i in good})
-            write_recent_views(self._bank, self._frame, views, self.config.views)
+            write_recent_views(self._bank, self._frame, views, self.fusion.views)
         for i, cells in self._cells(given, view).items():
             self._correct(i, cells > 0.5)
 
@@ -252,7 +254,7 @@ class FusedTracker(DenseTracker):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         learned = {int(i): plain for i, plain in state["trust"].items()}
-        self._trust = {i: Trust.from_state_dict(plain, self.config.trust) for i, plain in learned.items()}
+        self._trust = {i: Trust.from_state_dict(plain, self.fusion.trust) for i, plain in learned.items()}
         self.class_names = {int(i): str(name) for i, name in state["class_names"].items()}
 
 

@@ -7,6 +7,8 @@ how well their masks agree, and by that the three cases are weighed (two raters 
     followed      the probability that propagation is on the object: its errors last from frame to frame
     here, absent  how often the decoder was right, as a function of the score that it gave, apart for "it is here" and
                   "it is not here": its errors do not last, every frame is decoded anew
+    alarms        how often it said "here" while the object was away: one that kept silent then is believed when it
+                  finds the object again, one that always sees something is not
 
 Hence a decoder that contradicts a propagation which was right so far loses its say, one that agrees with it gains, and
 one that was found reliable overrules a propagation that it contradicts on a few frames in a row.
@@ -104,20 +106,24 @@ class Rate:
 
 @dataclass(frozen=True)
 class Trust:
-    """What was learned about one object's two sources. areas: of its masks that were right, old to new."""
+    """What was learned about one object's two sources.
+
+    areas: of its masks that were right, old to new. alarms: "here" and all answers of the decoder while it was away.
+    """
 
     config: TrustConfig = field(default_factory=TrustConfig)
     followed: float = 1.0
     here: Rate | None = None
     absent: Rate | None = None
     areas: tuple[float, ...] = ()
+    alarms: Pair = (0.0, 0.0)
 
     def judge(self, area: float, decoded: Opinion, agreement: float) -> tuple[Verdict, Trust]:
         """Weigh the opinions of one frame; the verdict, and the trust that it leads to.
 
         area: of the propagated mask, 0 where it is empty. agreement: IoU of the two masks, 1 where both are empty.
         """
-        p, d = self._propagation(area), self._decoder(decoded)
+        p, d = self._propagation(area), self._decoder(decoded, area)
         alike, apart = _likelihoods(agreement, self.config.sharpness)
         cases: dict[Source, float] = {
             "both": p * d * alike,
@@ -130,7 +136,10 @@ class Trust:
         right = both + max(alone, other)
         seen = decoded.area if source == "decoder" else area
         areas = (*self.areas, seen)[-self.config.areas :] if seen > 0 else self.areas
-        return Verdict(source, right), replace(self._heard(decoded, both + other), followed=both + alone, areas=areas)
+        heard = self._heard(decoded, both + other)
+        if area <= 0:
+            heard = replace(heard, alarms=self._alarms(decoded, both + alone))
+        return Verdict(source, right), replace(heard, followed=both + alone, areas=areas)
 
     def corrected(self, area: float, decoded: Opinion | None = None, agreement: float = 0.0) -> Trust:
         """The true mask of a frame became known: propagation starts anew from it, and the decoder is held against it.
@@ -158,9 +167,18 @@ class Trust:
         expected = self.followed * (1 - ends) + (1 - self.followed) * self.config.recovers
         return _with_odds(expected, self._size_odds(area))
 
-    def _decoder(self, opinion: Opinion) -> float:
+    def _decoder(self, opinion: Opinion, propagated_area: float) -> float:
         """Probability that the decoder is right, before propagation is heard."""
-        return _with_odds(self._rate(opinion).at(opinion.score), self._size_odds(opinion.area))
+        odds = self._size_odds(opinion.area)
+        if opinion.area > 0 and propagated_area <= 0:
+            claims, asked = self.alarms
+            odds *= 0.5 * (asked + 2) / (claims + 1)  # what is assumed of a decoder that was never asked, over its rate
+        return _with_odds(self._rate(opinion).at(opinion.score), odds)
+
+    def _alarms(self, opinion: Opinion, away: float) -> Pair:
+        """With one answer more on an object that is away with this probability."""
+        claims, asked = (count * self.config.memory for count in self.alarms)
+        return claims + away * (opinion.area > 0), asked + away
 
     def _size_odds(self, area: float) -> float:
         """1 for the usual area and for "not here", less the further from it."""
@@ -172,7 +190,7 @@ class Trust:
     def state_dict(self) -> dict[str, Any]:
         """What was learned, as plain numbers."""
         rates = {name: rate and [*rate.right, *rate.asked] for name, rate in self._rates()}
-        return {"followed": self.followed, "areas": list(self.areas), **rates}
+        return {"followed": self.followed, "areas": list(self.areas), "alarms": list(self.alarms), **rates}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any], config: TrustConfig) -> Trust:
@@ -181,7 +199,8 @@ class Trust:
             name: state[name] and Rate(prior, tuple(state[name][:2]), tuple(state[name][2:]))
             for name, prior in (("here", config.here), ("absent", config.absent))
         }
-        return Trust(config, float(state["followed"]), areas=tuple(state["areas"]), **rates)
+        areas, alarms = tuple(state["areas"]), (float(state["alarms"][0]), float(state["alarms"][1]))
+        return Trust(config, float(state["followed"]), areas=areas, alarms=alarms, **rates)
 
     def _rates(self) -> tuple[tuple[str, Rate | None], ...]:
         return ("here", self.here), ("absent", self.absent)

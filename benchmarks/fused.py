@@ -1,0 +1,239 @@
+"""What `fused` gains and costs: against decoders of known quality, an object that returns, and processor time.
+
+    python benchmarks/fused.py quality DAVIS [--set dev] [--decoder oracle --decoder noise ...] [--seeds 0]
+    python benchmarks/fused.py return
+    python benchmarks/fused.py speed [--model seem-focal-t-v0] [--objects 1]
+
+quality  J&F on a DAVIS set, every object prompted by its first mask. The decoders are those of
+         tests/support/oracle_segmenter.py: the truth, spoilt by a recipe, or noise.
+return   an object leaves a drawn scene for 20 frames and comes back elsewhere: frames until it is found again
+speed    processor time per frame of `propagate`, `reference` and `fused` in turn, in one process, one thread, as
+         ratios; the model has random weights, which changes no time
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from oracle_segmenter import NoiseSegmenter, OracleSegmenter, Recipe
+from scenes import iou, scene
+
+from seem_core.prompts import MaskPrompt
+from seem_core.segmenter_types import ObjectTokens, Prediction, Segmenter, Trained
+from trackers.base import Image, Tracker
+from trackers.fused import FusedTracker
+from trackers.propagate import PropagateTracker
+
+Labels = npt.NDArray[Any]  # (H, W)
+
+RECIPES = {
+    "oracle": Recipe(),
+    "oracle, drops 40 %": Recipe(drop=0.4),
+    "oracle, erodes": Recipe(grow=(-0.2, 0.0)),
+    "oracle, constant scores": Recipe(scores=(0.7, 0.7, 0.7), spread=0.0),
+    "oracle, swaps often and long": Recipe(swap=0.06, swap_frames=5.0),
+}
+NOISE = {"noise": False, "noise, always the same": True}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    quality = commands.add_parser("quality", help="J&F with oracles and noise")
+    quality.add_argument("davis", type=Path, help="DAVIS root")
+    quality.add_argument("--set", default="dev", help="list in ImageSets")
+    quality.add_argument("--decoder", action="append", choices=[*RECIPES, *NOISE], help="default: all")
+    quality.add_argument("--seeds", type=int, nargs="+", default=[0])
+    commands.add_parser("return", help="an object that comes back")
+    speed = commands.add_parser("speed", help="processor time per frame")
+    speed.add_argument("--model", default="seem-focal-t-v0", help="configuration of the model")
+    speed.add_argument("--objects", type=int, default=1)
+    speed.add_argument("--frames", type=int, default=10, help="frames that are timed")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if arguments.command == "quality":
+        compare(arguments.davis, arguments.set, arguments.decoder or [*RECIPES, *NOISE], arguments.seeds)
+    elif arguments.command == "return":
+        come_back()
+    else:
+        ratios(arguments.model, arguments.objects, arguments.frames)
+
+
+# --- quality ---
+
+
+def compare(root: Path, set_name: str, decoders: Sequence[str], seeds: Sequence[int]) -> None:
+    """A row per sequence: `propagate`, and `fused` with every decoder."""
+    from vos.benchmarks.layouts import open_layout
+
+    layout = open_layout(root)
+    runs = [(decoder, seed) for decoder in decoders for seed in seeds]
+    print("| sequence | propagate |", *(f" {decoder}{f', seed {seed}' * (len(seeds) > 1)} |" for decoder, seed in runs))
+    print("|---" * (len(runs) + 2) + "|")
+    rows = []
+    for name in layout.set_names(set_name):
+        images, labels = read_sequence(layout.sequence(name))
+        trackers: list[Tracker] = [PropagateTracker()]
+        trackers += [FusedTracker(decoder_of(decoder, images, labels, seed)) for decoder, seed in runs]
+        rows.append([j_and_f(tracker, images, labels) for tracker in trackers])
+        print(f"| {name} |", *(f"{figure:.3f} |" for figure in rows[-1]), flush=True)
+    means = np.mean(rows, 0)
+    print("| mean |", *(f"**{figure:.3f}** |" for figure in means))
+    print("| against propagate | |", *(f"{figure - means[0]:+.3f} |" for figure in means[1:]))
+
+
+def read_sequence(sequence: Any) -> tuple[list[Image], list[Labels]]:
+    """Frames and label maps; every object is one and the same where the masks are 0/1 or 0/255."""
+    from vos.benchmarks.davis_prompts import sequence_images
+    from vos.images import read_image
+    from vos.label_files import VOID, read_labels
+
+    images, labels = [read_image(path) for path in sequence_images(sequence)], []
+    for path in sequence.masks.values():
+        found = read_labels(path)
+        labels.append(np.where(found == VOID, 1, found))
+    return images, labels
+
+
+def decoder_of(name: str, images: Sequence[Image], labels: Sequence[Labels], seed: int) -> Segmenter:
+    if name in NOISE:
+        return NoiseSegmenter(images, seed=seed, stuck=NOISE[name])
+    truths = [{int(i): truth == i for i in np.unique(labels[0]) if i} for truth in labels]
+    return OracleSegmenter(images, truths, RECIPES[name], seed=seed)
+
+
+def j_and_f(tracker: Tracker, images: Sequence[Image], labels: Sequence[Labels]) -> float:
+    """Mean of J and F over objects and frames, the first and the last left out as DAVIS does."""
+    from vos.metrics import measure_labels
+
+    ids = [int(i) for i in np.unique(labels[0]) if i]
+    found = [
+        tracker.step(image, [MaskPrompt(labels[0] == i, i) for i in ids] if n == 0 else ()).labels
+        for n, image in enumerate(images)
+    ]
+    measured = [measure_labels(f, t, ids) for f, t in list(zip(found, labels, strict=True))[1:-1]]
+    return float(np.mean(measured))
+
+
+# --- return ---
+
+
+def come_back(away: int = 20) -> None:
+    """Frames from the return of an object until its mask overlaps the true one by more than half."""
+    before = [[(60 + 4 * t, 70), (200, 120)] for t in range(12)]
+    gone = [[None, (200, 120)] for _ in range(away)]
+    after = [[(250 - 4 * t, 60), (200, 120)] for t in range(12)]
+    drawn = scene([*before, *gone, *after])
+    truths = [dict(enumerate(masks, 1)) for masks in drawn.masks]
+    trackers: dict[str, Tracker] = {"propagate": PropagateTracker()}
+    for seed in range(3):
+        trackers[f"fused, oracle, seed {seed}"] = FusedTracker(OracleSegmenter(drawn.images, truths, seed=seed))
+    for name, tracker in trackers.items():
+        prompts = [MaskPrompt(mask, i) for i, mask in truths[0].items()]
+        found = [tracker.step(image, prompts if n == 0 else ()) for n, image in enumerate(drawn.images)]
+        start = len(before) + away
+        seen = [iou(f.mask(1), t[1]) > 0.5 for f, t in list(zip(found, truths, strict=True))[start:]]
+        false = sum(bool(f.mask(1).any()) for f in found[len(before) : start])
+        print(f"{name}: found on frame {seen.index(True) + 1 if any(seen) else 'none'} after its return;", end=" ")
+        print(f"a mask on {false} of {away} frames without it")
+
+
+# --- speed ---
+
+
+class Timed:
+    """A segmenter that adds up the processor time of its calls in ``seconds``."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+        self.seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._segmenter.name
+
+    @property
+    def trained(self) -> Trained:
+        return self._segmenter.trained
+
+    def encode(self, image: Tensor) -> Any:
+        return self._timed(self._segmenter.encode, image)
+
+    def segment(self, *arguments: Any, **options: Any) -> Prediction:
+        found: Prediction = self._timed(self._segmenter.segment, *arguments, **options)
+        return found
+
+    def remember(self, *arguments: Any, **options: Any) -> list[ObjectTokens]:
+        views: list[ObjectTokens] = self._timed(self._segmenter.remember, *arguments, **options)
+        return views
+
+    def recall(self, *arguments: Any, **options: Any) -> Prediction:
+        found: Prediction = self._timed(self._segmenter.recall, *arguments, **options)
+        return found
+
+    def _timed(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        start = time.process_time()
+        result = call(*arguments, **options)
+        self.seconds += time.process_time() - start
+        return result
+
+
+def ratios(model: str, objects: int, frames: int) -> None:
+    """Times of three trackers that take turns frame by frame."""
+    from seem_core.config import PRESETS
+    from seem_core.segmenter import SeemSegmenter
+    from trackers.reference import ReferenceTracker
+
+    torch.manual_seed(0)
+    built = PRESETS[model].build().eval().to(memory_format=torch.channels_last)
+    timed = Timed(SeemSegmenter(built))
+    trackers: dict[str, Any] = {
+        "propagate": PropagateTracker(),
+        "reference": ReferenceTracker(timed),
+        "fused": FusedTracker(timed, decoder="on"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in (*trackers, "own")}
+    images, prompts = moving(objects)
+    for n, image in zip(range(frames + 2), images, strict=False):
+        for name, tracker in trackers.items():
+            timed.seconds, start = 0.0, time.process_time()
+            tracker.step(image, prompts if n == 0 else ())
+            spent = time.process_time() - start
+            if n >= 2:  # the first frames fill caches
+                seconds[name].append(spent)
+                if name == "fused":
+                    seconds["own"].append(spent - timed.seconds)
+    times = {name: median(values) for name, values in seconds.items()}
+    print(f"{model}, 854x480, {objects} object(s), median of {frames} frames, CPU seconds per frame:")
+    print(
+        ", ".join(f"{name} {times[name]:.3f}" for name in trackers), f", fused without its decoder {times['own']:.3f}"
+    )
+    print(f"fused without its decoder / propagate          {times['own'] / times['propagate']:.3f}")
+    both = times["propagate"] + times["reference"]
+    print(f"fused / (one reference frame + one propagate)  {times['fused'] / both:.3f}")
+
+
+def moving(objects: int) -> tuple[Iterator[Image], list[MaskPrompt]]:
+    """Frames of discs that move over a textured ground, and the prompts of the first frame."""
+    places = [[(120 + 90 * (i % 8) + 3 * t, 100 + 120 * (i // 8)) for i in range(objects)] for t in range(48)]
+    drawn = scene(places, 480, 854, radius=60 if objects == 1 else 40)
+    return iter(drawn.images), [MaskPrompt(mask, i) for i, mask in enumerate(drawn.masks[0], 1) if mask.any()]
+
+
+if __name__ == "__main__":
+    main()
