@@ -330,10 +330,11 @@ def test_masks_and_references_lie_beside_the_file(tmp_path: Path) -> None:
         "objects": [
             {"id": 2, "prompts": [{"mask": "both.png"}, {"frame": 4, "mask": {"path": "both.png", "value": 5}}]},
             {"id": 7, "prompts": [{"reference": {"image": "other.png", "mask": "one.png"}}]},
+            {"id": 8, "prompts": [{"reference": {"image": "other.png", "mask": "one.png"}}]},
         ],
     }
     found = read(document, tmp_path)
-    first, second, shown = (item.prompt for item in found.prompts)
+    first, second, shown, shown_too = (item.prompt for item in found.prompts)
     assert isinstance(first, MaskPrompt)
     assert isinstance(second, MaskPrompt)
     assert isinstance(shown, ReferencePrompt)
@@ -342,6 +343,8 @@ def test_masks_and_references_lie_beside_the_file(tmp_path: Path) -> None:
     assert second.mask[3].all()
     assert shown.image.shape == (4, 6, 3)
     assert shown.mask.all()
+    assert isinstance(shown_too, ReferencePrompt)
+    assert shown_too.image is shown.image  # read once
     assert Counter(found.files.values()) == {"mask": 2, "reference": 1}
     assert found.prompts[2].origin.picture == tmp_path / "other.png"
     write_prompts(tmp_path / "again.json", found.prompts)

@@ -29,7 +29,7 @@ from vos.prompt_json import Reading
 from vos.prompts import Origin, TimedPrompt, When
 from vos.wording import some
 
-_AREAS = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle")
+_AREAS = ("polygon", "rectangle", "circle", "mask", "oriented_rectangle", "rotation")
 _MARKS = ("point", "line", "linestrip", "points")
 _CIRCLE_CORNERS = 72
 
@@ -176,7 +176,7 @@ def _shape(fields: Fields, scaling: Scaling) -> _Shape:
         raise fields.refuse("group_id", f"is a whole number or null, not {shown(group)}")
     if kind not in _AREAS + _MARKS:
         raise fields.refuse("shape_type", f"{shown(kind)} is not known; use {', '.join(_AREAS + _MARKS)}")
-    least = {"polygon": 3, "oriented_rectangle": 4, "point": 1, "points": 1, "linestrip": 1}.get(kind, 2)
+    least = {"polygon": 3, "oriented_rectangle": 4, "rotation": 4, "point": 1, "points": 1, "linestrip": 1}.get(kind, 2)
     raw = fields.points("points", least)
     if kind == "mask":
         return _Shape(label, group, fields.place, None, _pasted(fields, raw, scaling))

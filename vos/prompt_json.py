@@ -89,6 +89,7 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
     video: Path | None = None
     _masks: dict[tuple[Path, Size], PromptMask] = field(default_factory=dict)
+    _pictures: dict[tuple[Path, When], tuple[Image, int | None]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -101,6 +102,13 @@ class Reading:
             self.files.setdefault(path, "mask")
             self.warnings += found.warnings
         return self._masks[path, size]
+
+    def picture(self, path: Path, shown: When) -> tuple[Image, int | None]:
+        """An image, or a frame of a video and its number, read once however many objects it shows."""
+        if (path, shown) not in self._pictures:
+            self.files.setdefault(path, "reference")
+            self._pictures[path, shown] = read_picture(path, shown)
+        return self._pictures[path, shown]
 
 
 def read_document(value: Any, reading: Reading) -> None:
@@ -267,9 +275,8 @@ def _read_shown(fields: Fields, reading: Reading) -> tuple[Image, Origin]:
         if "frame" in fields and "seconds" in fields:
             raise PromptError(f"{fields.place}: give 'frame' or 'seconds', not both")
         moment = _moment(fields) or 0
-    reading.files.setdefault(path, "reference")
     try:
-        pixels, frame = read_picture(path, moment)
+        pixels, frame = reading.picture(path, moment)
     except VosError as error:
         raise at_place(error, place) from error
     return pixels, Origin(picture=path, frame=frame)
