@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -301,8 +302,6 @@ def test_damaged_instance_files_are_named(tmp_path: Path) -> None:
 
 
 def test_packs_travel_to_other_processes(tmp_path: Path) -> None:
-    import pickle
-
     made = pack(stills(tmp_path / "mine"), tmp_path / "a.pack")
     again: Pack = pickle.loads(pickle.dumps(made))
     assert again.fingerprint == made.fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tiny_seem import TINY, tiny_seem
 from seem_core.checkpoint import load_seem
 from seem_core.coco import BACKGROUND
 from seem_core.errors import CheckpointError, InputError, MissingExtraError
+from seem_core.model import Seem
 from seem_core.routing import RoutingName
 from seem_core.segmenter_types import Prediction
 from seem_core.training.data_sources import DataSpec
@@ -268,3 +270,65 @@ def test_other_settings_models_and_sizes_are_refused(
     other = write_tiny_checkpoint(tmp_path / "o.safetensors", monkeypatch, config=replace(TINY, name="other"))
     with pytest.raises(CheckpointError, match="another configuration"):
         train_seem(a_run(other, packed, folder, steps=2, training=quiet))
+
+
+def test_a_model_without_text_encoder_learns_marks_alone(packed: Pack) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Seem(replace(TINY, text=None, routing="v1"))
+    task = SeemTask(model, packed, CPU, replace(FEW, setting="all-but-text"))
+    loss, parts = task.loss(task.batch(0, 0, STAGE), 0, 0, 0.0)
+    loss.backward()
+    assert float(parts["segmentation"]) == float(parts["words"]) == 0
+    assert float(parts["marks"]) == pytest.approx(float(loss.detach()))
+
+
+def test_planners_travel_to_worker_processes(packed: Pack) -> None:
+    planner = PicturePlanner(packed, PictureConfig(), fill=(0, 0, 0), words=True)
+    again = pickle.loads(pickle.dumps(planner))
+    one, two = planner.plan(0, 1, 1, 1, 64)[0], again.plan(0, 1, 1, 1, 64)[0]
+    assert np.array_equal(one.image, two.image)
+    assert np.array_equal(one.marks, two.marks)
+    assert one.words == two.words
+
+
+def test_a_page_shows_marks_truth_and_answers(packed: Pack) -> None:
+    task = SeemTask(tiny_seem("v1"), packed, CPU, FEW)
+    with torch.no_grad():
+        samples = task.samples(0, STAGE)
+    assert len(samples) == 6
+    for sample in samples:
+        assert sample.image.shape == (64, 64, 3)
+        assert sample.truth.any()
+        assert sample.prompt.any()
+        assert set(np.unique(sample.prompt)) <= {0, *np.unique(sample.truth)}
+    again = task.samples(0, STAGE)
+    assert all(np.array_equal(a.prediction, b.prediction) for a, b in zip(samples, again, strict=True))
+
+
+@pytest.mark.parametrize("routing", ["v0", "v1"])
+def test_rounds_of_clicks_come_before_the_one_that_is_learned(packed: Pack, routing: RoutingName) -> None:
+    """Without a gradient; each adds a click to the marks, and its answer is the memory prompt of the next."""
+    model = tiny_seem(routing)
+    task = SeemTask(model, packed, CPU, replace(FEW, words=False))
+    (picture,) = task.plans.planner.plan(0, 3, 1, 1, 64)
+    point = np.zeros_like(picture.marks)
+    for mark, mask in zip(point, picture.masks(picture.marked), strict=True):
+        mark[tuple(np.argwhere(mask)[0])] = True
+    picture = replace(picture, rounds=2, marks=point)
+    calls = []
+    decode = model.decode
+
+    def spy(features, prompts, **options):  # type: ignore[no-untyped-def]
+        tokens = int((~prompts.stroke.padding[0]).sum())
+        calls.append((torch.is_grad_enabled(), tokens, prompts.previous_mask))
+        return decode(features, prompts, **options)
+
+    model.decode = spy  # type: ignore[method-assign]
+    features = task._encode(torch.from_numpy(picture.image).permute(2, 0, 1)[None].float())
+    parts = task._picture_loss(features, picture, torch.Generator().manual_seed(0))
+    assert parts["marks"].requires_grad
+    assert [graded for graded, _, _ in calls] == [False, False, True]
+    assert [memory is None for _, _, memory in calls] == [True, False, False]
+    assert calls[0][1] < calls[1][1] < calls[2][1]
+    assert not calls[2][2].requires_grad

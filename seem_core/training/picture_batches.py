@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seem_core.errors import DatasetError, InputError
-from seem_core.training.pack import IGNORED_VALUE, Pack, PackedFrame
+from seem_core.training.pack import Pack, PackedFrame
 from seem_core.training.strokes import SMALLEST, MarkKind, mark_object
 
 KindName = Literal["point", "polygon", "scribble", "circle", "box"]
@@ -113,7 +113,7 @@ class PicturePlanner:
         for attempt in range(TRIES):
             scale = 1.0 if attempt == TRIES - 1 else math.exp(rng.uniform(*np.log(self.config.scale)))
             view, seen = _view(image, labels, size, scale, bool(rng.random() < self.config.flip), rng, self.fill)
-            ids = _large_enough(seen)
+            ids = _large_enough(seen, [o.id for o in frame.objects])
             if len(ids):
                 return self._ask(rng, frame, view, seen, ids)
         raise DatasetError(f"no object of {clip.name} is visible at {size} pixels; train with a larger size")
@@ -142,7 +142,7 @@ class PicturePlanner:
             count = int(rng.integers(1, config.words, endpoint=True))
             chosen = rng.permutation(classes)[:count]
             words = tuple((int(c), int(rng.integers(2**31))) for c in chosen)
-        complete = bool((categories >= 0).all()) and not any(o.category < 0 for o in frame.objects)
+        complete = all(o.category >= 0 for o in frame.objects)
         rounds = int(rng.integers(0, config.rounds, endpoint=True))
         return PicturePlan(image, labels, ids, categories, marked, marks, words, complete, rounds)
 
@@ -175,8 +175,7 @@ def _view(
     return view, seen
 
 
-def _large_enough(labels: Labels) -> npt.NDArray[np.int64]:
-    """Ids that cover as many pixels as a user needs to mark them."""
+def _large_enough(labels: Labels, targets: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Those of the targets, ascending, that cover as many pixels as a user needs to mark them."""
     counts = np.bincount(labels.ravel(), minlength=256)
-    counts[0] = counts[IGNORED_VALUE] = 0
-    return np.flatnonzero(counts >= SMALLEST).astype(np.int64)
+    return np.array([i for i in sorted(targets) if counts[i] >= SMALLEST], np.int64)
