@@ -101,6 +101,9 @@ def test_the_bank_keeps_recent_views_small_and_few() -> None:
     assert six.positive.tolist() == pytest.approx([6.5, 6.5])  # of frames 5 to 8
     one_recent = bank.bytes - view(64).bytes
     assert one_recent == 4 * (view(8).bytes + view(3).bytes)
+    (fewer,) = remembered_views(bank, (6,), ViewBudget(64, 2))
+    assert fewer.positive is not None
+    assert fewer.positive.tolist() == pytest.approx([7.5, 7.5])  # the newest of those that there are
     write_recent_views(bank, 10, {5: view(64, 3.0, 5)}, ViewBudget(64, 0))
     assert len(bank) == 5  # a budget without recent frames writes none
 

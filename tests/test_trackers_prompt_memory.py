@@ -18,8 +18,9 @@ from seem_core.prompts import MaskPrompt, PointPrompt, ReferencePrompt
 from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import ObjectTokens, Prediction
 from trackers.gate import Gate
+from trackers.merge import one_owner
 from trackers.object_views import ViewBudget
-from trackers.prompt_memory import PromptMemoryConfig, PromptMemoryTracker, one_owner
+from trackers.prompt_memory import PromptMemoryConfig, PromptMemoryTracker
 from trackers.reference import ReferenceTracker
 
 LENGTH = 8
@@ -173,6 +174,24 @@ def test_pinned_views_beyond_the_bound_are_refused(two: Scene) -> None:
     assert tracker.memory.bytes <= 40_000
 
 
+def test_where_objects_overlap_only_one_was_there_before() -> None:
+    """Both are recalled with the same cells in the middle."""
+    crossing = scene([[(80, 90), (110, 90)]] * 3)
+    segmenter = Scripted(crossing)
+    left, right = np.zeros((180, 320), bool), np.zeros((180, 320), bool)
+    left[40:140, 40:160], right[40:140, 100:220] = True, True
+    segmenter._truths = [{1: left, 2: right}] * 3
+    tracker = PromptMemoryTracker(segmenter)
+    tracker.step(crossing.images[0], first(crossing))
+    assert not tracker.step(crossing.images[0]).lost.any()
+    before = tracker.memory.previous
+    assert before is not None
+    one, other = (before.values[i][0] > 0 for i in (1, 2))
+    assert not (one & other).any()
+    assert int(one.sum()) == 25 * 30  # a tie goes to the first
+    assert int(other.sum()) == 25 * 15
+
+
 def test_views_of_another_model_are_refused(two: Scene, tmp_path: Path) -> None:
     tracker = PromptMemoryTracker(Scripted(two))
     tracker.step(two.images[0], first(two))
@@ -199,5 +218,6 @@ def test_one_owner_per_cell() -> None:
     expected = torch.tensor([[[3.0, -1.0, -5.0]], [[-3.0, -2.0, 5.0]]])
     assert torch.equal(one_owner(logits), expected)
     assert torch.equal(one_owner(logits.flip(0)), expected.flip(0))
+    assert one_owner(torch.ones(3, 1, 1)).flatten().tolist() == [1.0, -1.0, -1.0]
     assert torch.equal(one_owner(logits[:1]), logits[:1])
     assert one_owner(logits[:0]).shape == (0, 1, 3)

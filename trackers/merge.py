@@ -1,4 +1,4 @@
-"""One owner per pixel: independent object probabilities become shares that add up to one."""
+"""One owner per pixel: independent opinions on objects become shares that add up to one, or masks that are apart."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def soft_aggregate(masks: Tensor) -> Tensor:
     p = masks.clamp(EPSILON, 1 - EPSILON)
     background = (1 - p).prod(0, keepdim=True).clamp(EPSILON, 1 - EPSILON)
     return torch.logit(torch.cat([background, p])).softmax(0)
+
+
+def one_owner(logits: Tensor) -> Tensor:
+    """(N, ...) log-odds of objects, made disjoint: where another object's are positive and larger, an object has their
+    negative. A tie goes to the first."""
+    if len(logits) < 2:
+        return logits
+    largest, owner = logits.max(0, keepdim=True)
+    others = torch.minimum(logits, -largest.clamp(min=0))
+    return others.scatter(0, owner, logits.gather(0, owner))

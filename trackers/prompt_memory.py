@@ -24,6 +24,7 @@ from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks, Traits
 from trackers.gate import Gate, Observation, is_doubtful
 from trackers.memory_bank import MEGABYTE, MemoryBank, Previous
+from trackers.merge import one_owner
 from trackers.object_views import (
     ViewBudget,
     apart,
@@ -153,7 +154,7 @@ class PromptMemory:
 
     def _previous_masks(self, features: Any) -> Prediction | None:
         before = self.bank.previous
-        if before is None or not before.values or before.frame != self.frame - 1:
+        if before is None or not before.values:
             return None
         logits = torch.stack([before.values[i][0] for i in sorted(before.values)])
         return Prediction(tuple(sorted(before.values)), logits, logits.new_ones(len(logits)), features.geometry)
@@ -259,11 +260,3 @@ class PromptMemoryTracker:
         self._size = None if state["size"] is None else (int(state["size"][0]), int(state["size"][1]))
         self.class_names = {int(i): str(name) for i, name in state["class_names"].items()}
         self._state.load_state_dict(state["memory"])
-
-
-def one_owner(logits: Tensor) -> Tensor:
-    """(N, h, w) logits of objects; where another has a larger positive one, an object has its negative."""
-    if len(logits) < 2:
-        return logits
-    largest = logits.amax(0, keepdim=True)
-    return torch.where(logits == largest, logits, torch.minimum(logits, -largest.clamp(min=0)))
