@@ -237,6 +237,20 @@ def test_stopping_and_going_on(editor: Editor) -> None:
     assert frames(editor.propagate()) == [*range(4, 20), 0]
 
 
+@pytest.mark.parametrize("stop", range(1, 36, 4))
+def test_ends_are_heeded_where_a_pass_is_gone_on_with(tmp_path: Path, stop: int) -> None:
+    """Object 1 ends on frame 8 and begins anew on 18; both passes are stopped before and behind that."""
+    with Editor(Clip(20), tmp_path, tracker=HistoryTracker) as editor:
+        for frame, prompt in ((2, shown(2)), (3, shown(3, 2)), (8, Forget(1)), (18, shown(18))):
+            editor.add_prompt(frame, prompt)
+        results = editor.propagate("both")
+        for _ in range(stop):
+            next(results)
+        results.close()
+        list(editor.propagate())
+        assert_same_as_afresh(editor, "both", frames=20)
+
+
 def test_results_that_no_longer_hold_can_still_be_seen(editor: Editor) -> None:
     editor.add_prompt(0, shown(0))
     list(editor.propagate())
