@@ -25,7 +25,7 @@ from seem_core.segmenter_types import Prediction, Segmenter
 from trackers.base import Image, ObjectMasks
 from trackers.decoder_masks import log_odds, masks_as_prior, masks_on_grid
 from trackers.dense import DenseReader, Reading, View
-from trackers.merge import soft_aggregate
+from trackers.merge import one_owner, soft_aggregate
 from trackers.object_views import (
     ViewBudget,
     apart,
@@ -81,7 +81,7 @@ class Heard:
     def of(prediction: Prediction, view: View, device: torch.device) -> Heard:
         logits = masks_on_grid(prediction, view.height, view.width).to(device)
         scores = prediction.scores.float().clamp(0, 1).tolist()
-        return Heard(prediction.ids, _apart(logits), dict(zip(prediction.ids, scores, strict=True)))
+        return Heard(prediction.ids, one_owner(logits), dict(zip(prediction.ids, scores, strict=True)))
 
     def logits_of(self, object_id: int) -> Tensor:
         return self.logits[self.ids.index(object_id)]
@@ -286,14 +286,6 @@ def _certainty(maps: Tensor, masks: Tensor) -> Tensor:
     owned = maps[1:] == maps.amax(0)
     mean: Tensor = (masks * owned).sum((1, 2)) / owned.sum((1, 2)).clamp(min=1)
     return mean
-
-
-def _apart(logits: Tensor) -> Tensor:
-    """(N, h, w) log-odds; where another object has a larger positive one, an object has its negative."""
-    if len(logits) < 2:
-        return logits
-    largest = logits.amax(0, keepdim=True)
-    return torch.where(logits == largest, logits, torch.minimum(logits, -largest.clamp(min=0)))
 
 
 def _iou(a: Tensor, b: Tensor) -> float:
