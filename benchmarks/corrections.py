@@ -1,14 +1,17 @@
 """Simulated corrections: after each round the worst frame gets its true mask; what that gains, forward and both ways.
 
     python benchmarks/corrections.py run DAVIS --work DIR [--set dev] [--tracker propagate] [--rounds 5]
+    python benchmarks/corrections.py merging DAVIS --work DIR
     python benchmarks/corrections.py draw DAVIS --work DIR --sequence dance-jump --out docs
 
-run   round 0 tracks from the masks of the first frame. In every further round the frame with the lowest J&F among
-      those without a mask of the user (by the truth, or as `Editor.suggest` has it with --choose suggest) gets the true
-      masks of all objects, and `vos.Editor` propagates. J&F is the mean over all frames but the first one, so that a
-      corrected frame counts as right; the column "alone" is what the corrected frames would gain if nothing else
-      changed. DIR keeps everything, so a run that was stopped goes on.
-draw  two pictures of one sequence from what lies in DIR: masks before and after, and J&F by frame
+run      round 0 tracks from the masks of the first frame. In every further round the frame with the lowest J&F among
+         those without a mask of the user (by the truth, or as `Editor.suggest` has it with --choose suggest) gets the
+         true masks of all objects, and `vos.Editor` propagates. J&F is the mean over all frames but the first one, so
+         that a corrected frame counts as right; the columns "alone" say what the corrected frames would gain if nothing
+         else changed. DIR keeps everything, so a run that was stopped goes on.
+merging  on the frames between two prompts, after the last round both ways that lies in DIR: J&F of each pass, of the
+         one with the greater weight, of the better one by the truth, and of what `vos.merging` makes of the two
+draw     two pictures of one sequence from what lies in DIR: masks before and after, and J&F by frame
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from vos.drawing import draw_objects, text_picture
 from vos.editor import Editor
 from vos.images import read_image
 from vos.label_files import read_labels, write_labels, write_whole
+from vos.mask_spool import MaskSpool
+from vos.merging import Anchors, merge_passes
 from vos.metrics.frame import measure_labels
 from vos.pipeline import TrackOptions
 
@@ -65,7 +70,7 @@ class Simulation:
         self._images, self._options = sequence.images, options
         self._truth = list(sequence.masks.values())
         first = read_labels(self._truth[0])
-        self._ids = [int(i) for i in np.unique(first) if i]
+        self.ids = [int(i) for i in np.unique(first) if i]
 
     @property
     def rounds(self) -> list[Round]:
@@ -104,12 +109,12 @@ class Simulation:
         prompted = {prompt.frame for prompt in editor.prompts}
         if choose == "suggest":
             return editor.suggest(1)[0]
-        left = [i for i in range(len(self._truth)) if i not in prompted and np.isin(self.truth(i), self._ids).any()]
+        left = [i for i in range(len(self._truth)) if i not in prompted and np.isin(self.truth(i), self.ids).any()]
         return min(left, key=lambda frame: done[-1].scores[frame])
 
     def _correct(self, editor: Editor, frame: int) -> None:
         truth = self.truth(frame)
-        for object_id in self._ids:
+        for object_id in self.ids:
             if (truth == object_id).any():
                 editor.add_prompt(frame, MaskPrompt(truth == object_id, object_id))
 
@@ -121,7 +126,11 @@ class Simulation:
             if masks is None:
                 raise RuntimeError(f"frame {frame} of {self.name} has no result")
             write_labels(folder / f"{frame:05d}.png", masks.labels)
-            yield float(measure_labels(masks.labels, self.truth(frame), self._ids).mean())
+            yield self.measure(masks.labels, frame)
+
+    def measure(self, labels: Labels, frame: int) -> float:
+        """J&F of a frame, the mean over objects."""
+        return float(measure_labels(labels, self.truth(frame), self.ids).mean())
 
 
 def simulations(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[Simulation, Simulation]]:
@@ -181,6 +190,39 @@ def markdown(names: Sequence[str], table: dict[str, list[list[Round]]]) -> str:
         cells = [" / ".join(f"{table[d][n][r].mean:.3f}" for d in DIRECTIONS) for r in rounds]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+# ---- merging
+
+
+def merging(arguments: argparse.Namespace) -> None:
+    names = (arguments.davis / "ImageSets" / f"{arguments.set}.txt").read_text().split()
+    columns = ("forward", "backward", "greater weight", "better by truth", "merged")
+    print(f"| sequence | frames | {' | '.join(columns)} |\n|{'---|' * (2 + len(columns))}")
+    means = []
+    for _, both in simulations(arguments, names):
+        rows = np.array(list(between(both)))  # (frames, 5)
+        means.append(rows.mean(0))
+        print(f"| {both.name} | {len(rows)} | {' | '.join(f'{value:.3f}' for value in rows.mean(0))} |", flush=True)
+    print(f"| mean | | {' | '.join(f'{value:.4f}' for value in np.mean(means, 0))} |")
+
+
+def between(simulation: Simulation) -> Iterator[tuple[float, ...]]:
+    """J&F of every frame that lies between two prompts: by each pass, by choosing one, and merged."""
+    prompted = sorted({0, *(r.corrected for r in simulation.rounds if r.corrected is not None)})
+    passes = [MaskSpool(simulation.folder / "editor" / way / "masks") for way in ("forward", "backward")]
+    anchors = Anchors(0, prompted[-1], {i: tuple(prompted) for i in simulation.ids})
+    for frame in range(prompted[-1]):
+        if frame in prompted:
+            continue
+        one, other = (spool.get(frame) for spool in passes)
+        merged = merge_passes(one, other, anchors, frame)
+        if one is None or other is None or merged is None:
+            raise SystemExit(f"frame {frame} of {simulation.name} is not propagated both ways yet")
+        ahead, back, both = (simulation.measure(found.labels, frame) for found in (one, other, merged))
+        gone, left = anchors.distances(simulation.ids[0], frame)
+        chosen = ahead if one.scores.mean() * left >= other.scores.mean() * gone else back
+        yield ahead, back, chosen, max(ahead, back), both
 
 
 # ---- pictures
@@ -271,6 +313,11 @@ def main() -> None:
     running.add_argument("--rounds", type=int, default=5)
     running.add_argument("--choose", choices=("worst", "suggest"), default="worst", help="which frame is corrected")
     running.set_defaults(call=run)
+    joining = commands.add_parser("merging")
+    joining.add_argument("davis", type=Path, help="root of a DAVIS layout")
+    joining.add_argument("--work", type=Path, required=True, help="folder of an earlier run")
+    joining.add_argument("--set", default="dev", help="list in ImageSets")
+    joining.set_defaults(call=merging)
     drawing = commands.add_parser("draw")
     drawing.add_argument("davis", type=Path, help="root of a DAVIS layout")
     drawing.add_argument("--work", type=Path, required=True, help="folder of an earlier run")

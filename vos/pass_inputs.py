@@ -38,12 +38,12 @@ class PassInputs:
     told: Mapping[int, str]
     ends: Mapping[int, tuple[int, ...]]
 
-    @property
+    @cached_property
     def begin(self) -> int | None:
         """The frame on which the pass begins: the first one with prompts that it comes by."""
         return (max if self.backward else min)(self.told, default=None)
 
-    @property
+    @cached_property
     def frames(self) -> range:
         """The frames of the pass, ascending; empty without prompts."""
         if self.begin is None:
