@@ -15,7 +15,7 @@ from seem_core.training.loop import Stage
 from seem_core.training.pack import Pack, PackOptions, pack
 from seem_core.training.picture_store import FILL, PictureStore
 from seem_core.training.plan_queue import PlanQueue
-from seem_core.training.pseudo_clips import ClipConfig, ClipPlanner, render
+from seem_core.training.pseudo_clips import CONTROL, ClipConfig, ClipPlanner, render, thin_plate_basis
 
 COLOURS = {1: (250, 20, 20), 2: (20, 250, 20)}  # RGB of the objects; the background is blue
 BLUE = (20, 20, 250)
@@ -102,6 +102,23 @@ def test_every_pixel_of_an_unpasted_object_is_in_its_mask(coloured: Pack) -> Non
                 coloured_pixels = (batch.images[:, clip] - target[None, :, None, None]).norm(dim=1) < 40
                 inside = (batch.labels[:, clip] == slot + 1)[coloured_pixels].float().mean()
                 assert inside > 0.98
+
+
+def test_a_thin_plate_goes_through_its_control_points_and_keeps_planes() -> None:
+    size = 160
+    basis = thin_plate_basis(size, torch.device("cpu")).double()
+    assert torch.allclose(basis.sum(0), torch.ones(size * size, dtype=torch.float64), atol=1e-5)  # a shift is a shift
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, CONTROL, dtype=torch.float64)] * 2, indexing="ij")
+    rows, columns = torch.meshgrid(*[(torch.arange(size) + 0.5) * (2 / size) - 1] * 2, indexing="ij")
+    plane = ((2 * x - 3 * y).flatten() @ basis).view(size, size)
+    assert torch.allclose(plane, (2 * columns - 3 * rows).double(), atol=1e-4)
+    moves = torch.randn(CONTROL * CONTROL, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    field = (moves @ basis).view(size, size)
+    for i in range(1, CONTROL - 1):
+        for j in range(1, CONTROL - 1):  # between four pixels
+            at = [round(size * k / (CONTROL - 1)) for k in (i, j)]
+            around = field[at[0] - 1 : at[0] + 1, at[1] - 1 : at[1] + 1].mean()
+            assert float(around) == pytest.approx(float(moves[i * CONTROL + j]), abs=0.01)
 
 
 def test_plans_are_functions_of_seed_and_step(coloured: Pack) -> None:

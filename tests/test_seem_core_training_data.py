@@ -124,6 +124,8 @@ def test_masks_all_empty_and_no_pictures_are_named(tmp_path: Path) -> None:
         pack(tmp_path / "bare", tmp_path / "a.pack")
     with pytest.raises(DatasetError, match="no training data under"):
         recognise(tmp_path)
+    with pytest.raises(DatasetError, match="is not there"):
+        recognise(tmp_path / "nowhere")
 
 
 def test_options_belong_to_their_kind(tmp_path: Path) -> None:

@@ -176,7 +176,9 @@ def find_clips(spec: DataSpec, thinning: int = 1, exclude: Sequence[str] = ()) -
 
 
 def recognise(path: Path) -> Kind:
-    """The layout at a path. Raises DatasetError where it is none of those known."""
+    """The layout at a path. Raises DatasetError where there is nothing, or none of those known."""
+    if not path.exists():
+        raise DatasetError(f"training data {path} is not there; give the path of a folder or file")
     if path.is_file():
         return "coco" if path.suffix == ".json" else "pack"
     if (path / "still").is_dir() or any((path / name / "Annotations").is_dir() for name in SEQUENCE_FOLDERS):

@@ -1,6 +1,6 @@
 """Training clips: what happens in them is planned on the CPU from a seed, and rendered on the training device.
 
-A clip is T frames of one picture (moved by smooth affine, perspective and elastic motion) or of one real sequence
+A clip is T frames of one picture (moved by smooth affine, perspective and thin-plate motion) or of one real sequence
 (random gaps, forwards or backwards, a shaking crop), with up to two objects cut from other pictures, or a copy of the
 object itself, passing over it. Pasted objects may be targets, so that objects move against their background; the
 others are occluders and look-alikes. The idea of training on moving stills is that of STM (arXiv:1904.00607, section
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -196,12 +197,35 @@ def _pixel_of(p: dict[str, Tensor], layer: int, u: Tensor, rows: Tensor | None) 
         p[k][:, :, layer].flatten(0, 1) if rows is None else p[k][:, :, layer].flatten(0, 1)[rows]
         for k in ("matrix", "origin", "centre", "tilt", "elastic")
     )
-    bent = F.interpolate(elastic, size=u.shape[1:], mode="bicubic", align_corners=True)
+    bent = (elastic.flatten(2) @ thin_plate_basis(u.shape[1], u.device)).unflatten(2, u.shape[1:])  # (F, 2, S, S)
     vx, vy = u[0] + bent[:, 0], u[1] + bent[:, 1]  # (F, S, S)
     m, o, c, k = (a[..., None, None] for a in (matrix, origin, centre, tilt))
     depth = (1 + k[:, 0] * vx + k[:, 1] * vy).clamp(min=0.2)
     wx, wy = (vx - c[:, 0]) / depth, (vy - c[:, 1]) / depth
     return torch.stack([o[:, 0] + m[:, 0, 0] * wx + m[:, 0, 1] * wy, o[:, 1] + m[:, 1, 0] * wx + m[:, 1, 1] * wy])
+
+
+@lru_cache(maxsize=8)
+def thin_plate_basis(size: int, device: torch.device) -> Tensor:
+    """(CONTROL * CONTROL, S * S) float32: how far a unit move of each control point moves each pixel's centre.
+
+    The thin-plate spline through the control points, the surface that bends least (Bookstein, IEEE TPAMI 11(6), 1989).
+    Control points lie on a grid whose corners are those of the square, row by row.
+    """
+    grid = torch.linspace(-1, 1, CONTROL, dtype=torch.float64)
+    axis = (torch.arange(size, dtype=torch.float64) + 0.5) * (2 / size) - 1
+    knots, pixels = (torch.cartesian_prod(a, a) for a in (grid, axis))  # rows of (y, x)
+    spline = torch.cat((_plate_kernel(knots, knots), torch.ones(len(knots), 1), knots), 1)  # (K, K + 3)
+    constraints = torch.cat((spline[:, len(knots) :].T, torch.zeros(3, 3)), 1)  # the bending part has no linear trend
+    coefficients = torch.linalg.inv(torch.cat((spline, constraints)))[:, : len(knots)]  # (K + 3, K)
+    at_pixels = torch.cat((_plate_kernel(pixels, knots), torch.ones(len(pixels), 1), pixels), 1)  # (S S, K + 3)
+    return (at_pixels @ coefficients).T.float().contiguous().to(device)
+
+
+def _plate_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """r^2 log r^2 between places (n, 2) and (m, 2): (n, m)."""
+    squared = (a[:, None] - b[None]).square().sum(2)
+    return squared * squared.clamp(min=1e-30).log()
 
 
 def _apply_look(p: dict[str, Tensor], colour: Tensor, seed: int, blurred: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -47,7 +46,6 @@ def train(run: Run, stop: Event | None = None, clip_function: ClipFunction | Non
     clip_function: how a tracker follows masks through a clip, differentiable, where the run has a loss on clips.
     Raises what `train_reader` and `train_seem` do.
     """
-    run = replace(run, folder=run.folder.expanduser())
     if isinstance(run, ReaderRun):
         return train_reader(run, stop)
     if isinstance(run, SeemRun):

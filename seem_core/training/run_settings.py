@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from seem_core.errors import DeviceError, InputError
+from seem_core.errors import DeviceError, InputError, OutputError
 from seem_core.training.data_sources import DataSpec, MaskFile, find_clips, recognise
 from seem_core.training.loop import LoopConfig, Stage
 from seem_core.training.pack import Pack, PackOptions, pack
@@ -183,8 +183,11 @@ def open_data(run: Run, packing: PackOptions) -> Pack:
             f"the run in {run.folder} was started with other data (then {state.fingerprint}, now {made.fingerprint});"
             " choose another folder"
         )
-    fresh.replace(kept)
-    stamp_file.write_text(stamp)
+    try:
+        fresh.replace(kept)
+        stamp_file.write_text(stamp)
+    except OSError as error:
+        raise OutputError(f"packed data cannot be kept in {run.folder}: {error.strerror}") from error
     return Pack(kept)
 
 
