@@ -71,7 +71,7 @@ class PassInputs:
         if self.begin is None:
             return []
         # an end on frame k takes effect before that frame forward, and before the frame below it backward
-        ends = [(self._order(k - 1 if self.backward else k), 0, f"end {ids}") for k, ids in self.ends.items()]
+        ends = [(self._order(k - 1 if self.backward else k), 0, f"{k} end {ids}") for k, ids in self.ends.items()]
         told = [(self._order(frame), 1, f"{frame} {digest}") for frame, digest in self.told.items()]
         texts, text = [], self.setting
         for place, _, what in sorted(ends + told):
