@@ -224,6 +224,13 @@ def test_full_disk_leaves_the_checkpoint_before(
     assert found.step == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk_under_the_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match=r"log\.csv cannot be written"):
+        Trainer(Poisoned(set()), LoopConfig(steps=2, log_steps=1), tmp_path).run()
+
+
 class Poisoned:
     """A task whose loss is not a number at some steps."""
 

@@ -197,7 +197,8 @@ def _pixel_of(p: dict[str, Tensor], layer: int, u: Tensor, rows: Tensor | None) 
         p[k][:, :, layer].flatten(0, 1) if rows is None else p[k][:, :, layer].flatten(0, 1)[rows]
         for k in ("matrix", "origin", "centre", "tilt", "elastic")
     )
-    bent = (elastic.flatten(2) @ thin_plate_basis(u.shape[1], u.device)).unflatten(2, u.shape[1:])  # (F, 2, S, S)
+    size = u.shape[1]
+    bent = (elastic.flatten(2) @ thin_plate_basis(size, u.device)).view(-1, 2, size, size)
     vx, vy = u[0] + bent[:, 0], u[1] + bent[:, 1]  # (F, S, S)
     m, o, c, k = (a[..., None, None] for a in (matrix, origin, centre, tilt))
     depth = (1 + k[:, 0] * vx + k[:, 1] * vy).clamp(min=0.2)
@@ -219,7 +220,8 @@ def thin_plate_basis(size: int, device: torch.device) -> Tensor:
     constraints = torch.cat((spline[:, len(knots) :].T, torch.zeros(3, 3)), 1)  # the bending part has no linear trend
     coefficients = torch.linalg.inv(torch.cat((spline, constraints)))[:, : len(knots)]  # (K + 3, K)
     at_pixels = torch.cat((_plate_kernel(pixels, knots), torch.ones(len(pixels), 1), pixels), 1)  # (S S, K + 3)
-    return (at_pixels @ coefficients).T.float().contiguous().to(device)
+    basis: Tensor = (at_pixels @ coefficients).T.float().contiguous()
+    return basis.to(device)
 
 
 def _plate_kernel(a: Tensor, b: Tensor) -> Tensor:
