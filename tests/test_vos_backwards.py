@@ -113,6 +113,20 @@ def test_real_files_give_the_same_frames_both_ways(data_root: Path, name: str) -
     assert dict(back) == ahead
 
 
+def test_decord_goes_backward_too(groups: Path) -> None:
+    pytest.importorskip("decord", reason="the extra decord is not installed")
+    video = open_video(groups, reader="decord")
+    found = [(f.index, number_of(f.image)) for f in backwards(video, range(5, 60, 3), max_bytes=7 * ONE)]
+    assert found == [(i, i) for i in reversed(range(5, 60, 3))]
+
+
+def test_a_reader_says_where_decoding_begins(groups: Path, one_group: Path) -> None:
+    with PyavVideo(groups) as video:
+        assert [video.restart(i) for i in (0, 11, 12, 59)] == [0, 0, 12, 48]
+    with PyavVideo(one_group) as video:
+        assert [video.restart(i) for i in (0, 30, 59)] == [0, 0, 0]
+
+
 def test_the_bound_is_at_least_one_picture() -> None:
     info = Clip(3).info
     assert frames_within(info, 1) == 1
