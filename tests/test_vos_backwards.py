@@ -19,6 +19,7 @@ from vos.backwards import backwards, frames_within
 from vos.frames import Frame
 from vos.video import PyavVideo, open_video
 
+ONE_GROUP = {"g": "600", "bf": "2", "x264-params": "scenecut=0"}
 ONE = 48 * 96 * 3  # bytes of a numbered picture
 
 
@@ -33,7 +34,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_group(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 numbered frames behind a single key frame."""
     path = tmp_path_factory.mktemp("clips") / "one.mp4"
-    return write_numbered(path, (numbered(i) for i in range(COUNT)), options={"g": "600", "bf": "2"})
+    return write_numbered(path, (numbered(i) for i in range(COUNT)), options=ONE_GROUP)
 
 
 @pytest.mark.parametrize("most", [1, 5, 12, 13, 30, 1000])
