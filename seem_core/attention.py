@@ -9,6 +9,7 @@ R rows (queries and carried tokens), T prompt tokens, N image cells, C channels.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,18 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None = None,
+        readers: Tensor | None = None,
+    ) -> Tensor:
         """(B, R, C), (B, T, C), (B, T, C) -> (B, R, C), computed in the precision of the weights.
 
-        allowed: (B or 1, R, T) bool, the same for all heads; a row that may read nothing gets only the output bias.
+        allowed: (B or 1, R, T) bool, the same for all heads. readers: (B or 1, R) bool, rows that may read anything at
+        all; the others get only the output bias. None where every row may.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
@@ -40,8 +49,8 @@ class Attention(nn.Module):
         )
         mask = None if allowed is None else allowed[:, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / math.sqrt(q.shape[-1]))
-        if mask is not None:
-            out = out.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
+        if readers is not None:
+            out = out.masked_fill(~readers[:, None, :, None], 0.0)
         projected: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return projected
 
@@ -71,6 +80,29 @@ class CrossAttentionLayer(nn.Module):
         return updated
 
 
+@dataclass(frozen=True, eq=False)
+class PromptSource:
+    """Prompt tokens as self-attention reads them, and who may read whom.
+
+    They are read but not updated: every layer starts them anew, so what official code computes for them is thrown away.
+    value: (B, T, C) tokens, or None. key: the same with positions; a prompt token's position is the token itself.
+    allowed: (B or 1, R, R + T) bool. readers: (B or 1, R) bool, rows that may read anything.
+    """
+
+    value: Tensor | None
+    key: Tensor | None
+    allowed: Tensor
+    readers: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor | None, allowed: Tensor, dtype: torch.dtype) -> PromptSource:
+        """From (B, T, C) tokens, for products in `dtype`."""
+        readers = allowed.any(dim=-1)
+        if tokens is None:
+            return cls(None, None, allowed, readers)
+        return cls(tokens.to(dtype), (2 * tokens).to(dtype), allowed, readers)
+
+
 class SelfAttentionLayer(nn.Module):
     """Queries and carried tokens read each other and the prompt tokens, as the routing allows."""
 
@@ -79,18 +111,15 @@ class SelfAttentionLayer(nn.Module):
         self.attention = Attention(channels, heads)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor, x_position: Tensor, prompt: Tensor | None, allowed: Tensor) -> Tensor:
-        """(B, R, C) -> (B, R, C).
-
-        prompt: (B, T, C) tokens that are read but not updated (every layer starts them anew, so what official code
-        computes for them is thrown away); a prompt token's position is the token itself.
-        allowed: (B or 1, R, R + T) bool.
-        """
+    def forward(self, x: Tensor, x_position: Tensor, prompt: PromptSource) -> Tensor:
+        """(B, R, C) -> (B, R, C)."""
         query = x + x_position
         key, value = query, x
-        if prompt is not None:
-            key, value = torch.cat((query, 2 * prompt), dim=1), torch.cat((x, prompt), dim=1)
-        updated: Tensor = self.norm(x + self.attention(query, key, value, allowed).to(x.dtype))
+        if prompt.key is not None and prompt.value is not None:
+            key = torch.cat((query.to(prompt.key.dtype), prompt.key), dim=1)
+            value = torch.cat((x.to(prompt.value.dtype), prompt.value), dim=1)
+        read = self.attention(query, key, value, prompt.allowed, prompt.readers)
+        updated: Tensor = self.norm(x + read.to(x.dtype))
         return updated
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem_core.attention import Attention, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from seem_core.attention import Attention, CrossAttentionLayer, FeedForwardLayer, PromptSource, SelfAttentionLayer
 from seem_core.errors import PromptError
 from seem_core.image_features import ImageFeatures
 from seem_core.mask_heads import MaskHeads, memory_owners, remembered_area
@@ -132,12 +132,12 @@ class DecoderLayer(nn.Module):
         self.mutual = SelfAttentionLayer(config.channels, config.heads)
         self.feed_forward = FeedForwardLayer(config.channels, config.feed_forward)
 
-    def forward(self, rows: Rows, level: LevelSource, inside: Tensor, prompt: LevelPrompt) -> Tensor:
+    def forward(self, rows: Rows, level: LevelSource, inside: Tensor, prompt: PromptSource) -> Tensor:
         """New row contents (B, R, C). inside: (B, rows that look at the image, N cells) bool."""
         looking = inside.shape[1]
         seen = self.cross(rows.content[:, :looking], rows.position[:, :looking], level.value, level.key, inside)
         content = torch.cat((seen, rows.content[:, looking:]), dim=1)
-        content = self.mutual(content, rows.position, prompt.tokens, prompt.allowed)
+        content = self.mutual(content, rows.position, prompt)
         updated: Tensor = self.feed_forward(content)
         return updated
 
@@ -161,14 +161,6 @@ class LevelSource:
     value: Tensor
     key: Tensor
     size: tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class LevelPrompt:
-    """Prompt tokens of one level, (B, T, C) or None, and who may read whom, (B or 1, R, R + T) bool."""
-
-    tokens: Tensor | None
-    allowed: Tensor
 
 
 class Decoder(nn.Module):
@@ -331,7 +323,7 @@ class Decoder(nn.Module):
             sources.append(LevelSource(value.to(self.product_dtype), key.to(self.product_dtype), (h, w)))
         return sources
 
-    def _level_prompts(self, prompts: DecoderPrompts, rows: Rows) -> list[LevelPrompt]:
+    def _level_prompts(self, prompts: DecoderPrompts, rows: Rows) -> list[PromptSource]:
         """Stroke and reference tokens of every level, and the attention mask with them."""
         routing = self.routing.compose(
             text_sees_strokes=prompts.text_sees_strokes, strokes_see_text=prompts.strokes_see_text
@@ -349,7 +341,8 @@ class Decoder(nn.Module):
             ]
             columns = (*rows.spans, *(span for span, _ in runs))
             tokens = _side_by_side([content for _, content in runs], batch) if runs else None
-            level_prompts.append(LevelPrompt(tokens, attention_mask(routing, rows.spans, columns, device)))
+            allowed = attention_mask(routing, rows.spans, columns, device)
+            level_prompts.append(PromptSource.of(tokens, allowed, self.product_dtype))
         return level_prompts
 
     # --- what comes out ---

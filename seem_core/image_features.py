@@ -60,10 +60,19 @@ class MaskFeatures:
         if 0 in factors:
             full = self.full()
             return [F.interpolate(full, size=size, mode="bilinear", align_corners=False) for size in sizes]
-        padding = self.weight.shape[-1] // 2
         # mean of each cell and the next, with the convolution's zeros around the map
-        boxes = F.avg_pool2d(self.base, 2, stride=1, padding=padding)
-        return [F.conv2d(boxes[..., f // 2 - 1 :, f // 2 - 1 :], self.weight, self.bias, stride=f) for f in factors]
+        boxes = F.avg_pool2d(self.base, 2, stride=1, padding=self.weight.shape[-1] // 2)
+        return [self._strided(boxes[..., f // 2 - 1 :, f // 2 - 1 :], f) for f in factors]
+
+    def _strided(self, boxes: Tensor, stride: int) -> Tensor:
+        """The convolution on every `stride`-th cell of (B, D, h, w)."""
+        k = self.weight.shape[-1]
+        if stride < k:
+            return F.conv2d(boxes, self.weight, self.bias, stride=stride)
+        # windows that do not overlap: gathered and multiplied in half the time that a convolution takes
+        windows = boxes.unfold(2, k, stride).unfold(3, k, stride).permute(0, 2, 3, 4, 5, 1)  # (B, h', w', k, k, D)
+        kernels = self.weight.permute(0, 2, 3, 1).flatten(1)  # (C, k * k * D)
+        return F.linear(windows.flatten(3), kernels, self.bias).permute(0, 3, 1, 2)
 
     def _even_factor(self, size: Size) -> int:
         """By how much both axes shrink to `size`, 0 if not by the same even number."""
@@ -77,7 +86,10 @@ class MaskFeatures:
         Each embedding is folded with the kernel into a filter of its own: cheap for few queries, still cheaper than
         `full()` for a hundred. The filters are made in the precision of the embeddings, which is also the result's.
         """
-        kernels = torch.einsum("bqc,cdij->bqdij", embeddings, self.weight.to(embeddings.dtype))
+        C, D, k, _ = self.weight.shape
+        taps = self.weight.permute(0, 2, 3, 1).reshape(C, -1).to(embeddings.dtype)  # (C, k * k * D)
+        kernels = (embeddings @ taps).view(*embeddings.shape[:2], k, k, D)
+        kernels = kernels.permute(0, 1, 4, 2, 3).contiguous()  # (B', Q, D, k, k)
         offsets = embeddings @ self.bias.to(embeddings.dtype)  # (B', Q)
         groups = [kernels.flatten(0, 1)] if self.batch == 1 else list(kernels)
         images = torch.split(self.base, 1)  # slices keep their memory format, unlike indexing
@@ -100,8 +112,8 @@ class MaskFeatures:
         touched = shifted.any(dim=0).nonzero()[:, 0]
         precise = torch.promote_types(self.base.dtype, torch.float32)
         rows = self.base[image].flatten(1).T[touched].to(precise)  # (n, D)
-        taps = rows.T @ shifted[:, touched].T.to(precise)  # (D, k * k)
-        return torch.einsum("cdt,dt->c", self.weight.flatten(2).to(precise), taps) + self.bias
+        taps = shifted[:, touched].to(precise) @ rows  # (k * k, D)
+        return self.weight.permute(0, 2, 3, 1).flatten(1).to(precise) @ taps.flatten() + self.bias
 
 
 def bilinear_mean_weights(cells: Tensor, size: Size) -> Tensor:

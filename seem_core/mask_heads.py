@@ -26,8 +26,7 @@ class MaskHeads:
         self.features = features.mask_features
         self.sizes = sizes
         self.full = features.mask_features.full() if full else None
-        precise = torch.promote_types(self.features.base.dtype, torch.float32)
-        self.resized = [] if full else [f.to(precise) for f in self.features.resized(sizes)]
+        self.resized = [] if full else self.features.resized(sizes)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(B, Q, C) -> (B, Q, H/4, W/4)."""
@@ -47,13 +46,22 @@ class MaskHeads:
 
 
 def _dot(embeddings: Tensor, feature_map: Tensor) -> Tensor:
-    """(B, Q, C), (F, C, h, w) with F == B or 1 -> (B, Q, h, w)."""
-    flat = feature_map.flatten(2).to(embeddings.dtype)  # (F, C, h * w)
+    """(B, Q, C), (F, C, h, w) with F == B or 1 -> (B, Q, h, w), in the precision of the embeddings.
+
+    Features of half precision are not widened. The embeddings are split into a half and what it leaves out, whose two
+    products with the features (exact inside, each rounded to its own size) add up to nearly all of the precision.
+    """
+    B, Q, _ = embeddings.shape
+    flat = feature_map.flatten(2)  # (F, C, h * w)
     if flat.shape[0] == 1:
-        product = embeddings.flatten(0, 1) @ flat[0]  # one product for all objects
+        embeddings, flat = embeddings.flatten(0, 1), flat[0]  # one product for all objects
+    if flat.dtype.itemsize < embeddings.dtype.itemsize:
+        coarse = embeddings.to(flat.dtype)
+        fine = (embeddings - coarse).to(flat.dtype)
+        product = (coarse @ flat).to(embeddings.dtype) + fine @ flat
     else:
-        product = embeddings @ flat
-    return product.view(*embeddings.shape[:2], *feature_map.shape[2:])
+        product = embeddings @ flat.to(embeddings.dtype)
+    return product.view(B, Q, *feature_map.shape[2:])
 
 
 def memory_owners(memories: int, objects: int, device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from seem_core.attention import Attention
 from seem_core.backbones.parts import Pyramid, to_nchw, to_nhwc
+from seem_core.conv_of_sum import conv_of_sum, norm_as_affine
 from seem_core.positions import sine_positions
 
 
@@ -56,6 +57,10 @@ class ConvNorm(nn.Conv2d):
             x = to_nchw(F.linear(to_nhwc(x), self.weight.flatten(1)))
         else:
             x = super().forward(x)
+        return self.finish(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Norm and ReLU of the convolution's result."""
         x = self.norm(x)
         return F.relu(x, inplace=not torch.is_grad_enabled()) if self.relu else x
 
@@ -103,7 +108,7 @@ class EncoderFpn(nn.Module):
         stride32 = self.layer_4(self.encode(pyramid.res5))
         stride16 = self.layer_3(fuse(self.adapter_3(pyramid.res4), stride32))
         stride8 = self.layer_2(fuse(self.adapter_2(pyramid.res3), stride16))
-        stride4 = self.layer_1(fuse(self.adapter_1(pyramid.res2), stride8))
+        stride4 = merge(self.adapter_1, self.layer_1, pyramid.res2, stride8)
         return PixelFeatures((stride32, stride16, stride8), stride4)
 
     def encode(self, res5: Tensor) -> Tensor:
@@ -115,6 +120,26 @@ class EncoderFpn(nn.Module):
         for layer in self.encoder:
             tokens = layer(tokens, position)
         return to_nchw(tokens.reshape(-1, h, w, tokens.shape[-1]))
+
+
+def merge(adapter: ConvNorm, layer: ConvNorm, fine: Tensor, coarse: Tensor) -> Tensor:
+    """``layer(fuse(adapter(fine), coarse))``; without making the sum where that is less work (`conv_of_sum`).
+
+    It is where the fine map has few channels, and where nothing is learned.
+    """
+    doubled = fine.shape[2:] == (2 * coarse.shape[2], 2 * coarse.shape[3])
+    if torch.is_grad_enabled() or not doubled or 2 * fine.shape[1] > coarse.shape[1]:
+        return layer(fuse(adapter(fine), coarse))  # type: ignore[no-any-return]
+    projection = adapter.weight.flatten(1)
+    maps = []
+    for one, below in zip(
+        torch.split(fine, 1), torch.split(coarse, 1), strict=True
+    ):  # every image has a norm of its own
+        scale, shift = norm_as_affine(adapter.norm, projection, one[0])
+        lateral = (scale[:, None] * projection).to(one.dtype)
+        # a constant added everywhere may as well be added before the enlargement
+        maps.append(conv_of_sum(layer.weight, lateral, one, below + shift.to(below.dtype)[:, None, None]))
+    return layer.finish(maps[0] if len(maps) == 1 else torch.cat(maps))
 
 
 def fuse(lateral: Tensor, coarser: Tensor) -> Tensor:

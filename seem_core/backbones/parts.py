@@ -6,14 +6,15 @@ memory, and seen as (B, C, H, W) the same memory is ``channels_last``, which con
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HIDDEN_PER_BLOCK = 1 << 19
-"""Hidden values of a perceptron in work at once on a CPU: 2 MB in float32, what a core's second-level cache holds."""
+BYTES_PER_BLOCK = 1 << 22
+"""Size of the widest tensor that is in work at once on a CPU: about what a core's caches hold."""
 
 
 class Pyramid(NamedTuple):
@@ -42,8 +43,7 @@ def to_nhwc(x: Tensor) -> Tensor:
 class Mlp(nn.Module):
     """Linear, exact GELU, linear on the last axis: (..., C) -> (..., C).
 
-    The hidden layer is several times as wide as the map. On a CPU it is worked off in blocks of cells that stay in the
-    cache: half the time at stride 4, where the whole of it would be fresh memory on every call.
+    The hidden layer is several times as wide as the map: see `cell_by_cell`.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -52,19 +52,28 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self.whole(x)
-        cells = x.reshape(-1, x.shape[-1])
-        y = torch.empty_like(cells)
-        step = max(1, HIDDEN_PER_BLOCK // self.fc1.out_features)
-        for block, place in zip(torch.split(cells, step), torch.split(y, step), strict=True):
-            place.copy_(self.whole(block))
-        return y.view(x.shape)
+        return cell_by_cell(self.whole, x, widest=self.fc1.out_features)
 
     def whole(self, x: Tensor) -> Tensor:
         """All cells at once."""
         y: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return y
+
+
+def cell_by_cell(function: Callable[..., Tensor], x: Tensor, *others: Tensor, widest: int) -> Tensor:
+    """``function(x, *others)``, worked off in blocks of cells that stay in the cache; each (..., C_i) -> (..., C).
+
+    For functions whose result at a cell depends on that cell alone, and is as wide as `x`. widest: values per cell in
+    its widest intermediate. Half the time on a CPU at stride 4, where whole maps would be fresh memory on every call;
+    with gradients, and on other devices, all cells are done at once.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return function(x, *others)
+    y = torch.empty_like(x)
+    step = max(1, BYTES_PER_BLOCK // (widest * x.element_size()))
+    for place, *block in zip(*(torch.split(t.flatten(0, -2), step) for t in (y, x, *others)), strict=True):
+        place.copy_(function(*block))
+    return y
 
 
 class DepthwiseConv(nn.Conv2d):
