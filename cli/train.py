@@ -139,7 +139,7 @@ def init(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws what no package carries.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write first weights: ImageNet's in the trunk where a package carries them, the rest drawn by a seed."""
+    """Write first weights: of the dense reader with ImageNet's in its trunk, or of a SEEM, all drawn by a seed."""
     from seem_core.checkpoint import refuse_existing
     from seem_core.training.first_weights import write_first_weights
 

@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from official_files import use_tiny_presets
 
 from cli.main import run
+from seem_core.checkpoint import load_seem
 from seem_core.reader import ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
 
@@ -121,3 +123,18 @@ def test_no_video_library_is_needed(place: Path, command: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (place / "run/reader.safetensors").is_file()
+
+
+def test_first_weights_of_a_seem_can_be_trained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_presets(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    first = place / "tiny.safetensors"
+    assert run(["train", "init", str(first), "--model", "tiny-v1", "--seed", "3"]) == 0
+    assert load_seem(first).metadata.trained == "none"
+    training = {"setting": "all-but-text", "points": 100, "pictures": {"rounds": 1}, "video": {"every": 2, "frames": 2}}
+    stages = [{"until": 1, "size": 64, "clips": 1}]
+    changes = {"task": "seem", "model": str(first), "init": None, "training": training, "stages": stages}
+    assert run(["train", config(place, **changes), "-q"]) == 0
+    trained = load_seem(place / "run/tiny-v1.safetensors")
+    assert trained.metadata.trained == "full"
+    assert not torch.equal(trained.model.decoder.query_content, load_seem(first).model.decoder.query_content)

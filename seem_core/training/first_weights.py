@@ -1,4 +1,4 @@
-"""Weights to start training from: ImageNet's where a package carries them, the rest drawn by a seed."""
+"""Weights to start training from: ImageNet's in the trunk of the dense reader; what no package carries, by a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import seem_core.config as configurations
-from seem_core.checkpoint import CheckpointMetadata, Trained, save_seem
+from seem_core.checkpoint import CheckpointMetadata, save_seem
 from seem_core.errors import InputError
 from seem_core.training.train_reader import init_reader
 
@@ -27,14 +27,7 @@ def write_first_weights(model: str, out: Path, seed: int = 0) -> None:
         raise InputError(f"model {model!r} is unknown; known are {known}")
     torch.manual_seed(seed)
     built = config.build()
-    trained: Trained = "none"
-    load = getattr(built.backbone, "load_pretrained", None)
-    if load is not None:
-        load()
-        trained = "backbone"
     weights = {name: value.contiguous() for name, value in built.state_dict().items()}
     digest = hashlib.sha256(f"{model} seed {seed}".encode()).hexdigest()
     source = f"drawn by seed {seed}"
-    save_seem(
-        weights, out, CheckpointMetadata(model, config.routing, trained, source, digest, "none", "vos train init")
-    )
+    save_seem(weights, out, CheckpointMetadata(model, config.routing, "none", source, digest, "none", "vos train init"))
