@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from vos.benchmarks.layouts import Layout, open_layout
     from vos.benchmarks.scores import Scores
     from vos.benchmarks.scoring import score_predictions
+    from vos.editor import Editor, EditorPrompt
     from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
     from vos.masks import read_labels, read_prompt_mask, write_labels
     from vos.output import FrameRecord, ObjectRecord, ResultFolder, RunRecord, read_frames, read_run
     from vos.pipeline import TrackOptions, track
-    from vos.prompts import FramePrompt, Seconds, TimedPrompt
+    from vos.prompt_file import PromptFile, read_prompts, write_prompts
+    from vos.prompts import Forget, FramePrompt, Seconds, TimedPrompt
     from vos.to_folder import TrackSummary, track_to_folder
     from vos.video import open_video
 
@@ -59,11 +61,13 @@ _HOMES = {
     "vos.benchmarks.layouts": ("Layout", "open_layout"),
     "vos.benchmarks.scores": ("Scores",),
     "vos.benchmarks.scoring": ("score_predictions",),
+    "vos.editor": ("Editor", "EditorPrompt"),
     "vos.frames": ("Frame", "FrameResult", "VideoInfo", "VideoSource"),
     "vos.masks": ("read_labels", "read_prompt_mask", "write_labels"),
     "vos.output": ("FrameRecord", "ObjectRecord", "ResultFolder", "RunRecord", "read_frames", "read_run"),
     "vos.pipeline": ("TrackOptions", "track"),
-    "vos.prompts": ("FramePrompt", "Seconds", "TimedPrompt"),
+    "vos.prompt_file": ("PromptFile", "read_prompts", "write_prompts"),
+    "vos.prompts": ("Forget", "FramePrompt", "Seconds", "TimedPrompt"),
     "vos.to_folder": ("TrackSummary", "track_to_folder"),
     "vos.video": ("open_video",),
 }  # fmt: skip
@@ -75,6 +79,9 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "DiskFullError",
+    "Editor",
+    "EditorPrompt",
+    "Forget",
     "Frame",
     "FramePrompt",
     "FrameRecord",
@@ -92,6 +99,7 @@ __all__ = [
     "PolygonPrompt",
     "Prompt",
     "PromptError",
+    "PromptFile",
     "ReferencePrompt",
     "ResultFolder",
     "RunRecord",
@@ -115,12 +123,14 @@ __all__ = [
     "read_frames",
     "read_labels",
     "read_prompt_mask",
+    "read_prompts",
     "read_run",
     "run_davis",
     "score_predictions",
     "track",
     "track_to_folder",
     "write_labels",
+    "write_prompts",
 ]
 
 
