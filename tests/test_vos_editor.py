@@ -340,6 +340,22 @@ def test_other_settings_make_all_results_stale(tmp_path: Path) -> None:
         assert editor.stale == ()
 
 
+def test_results_of_another_working_size_do_not_mix(tmp_path: Path) -> None:
+    with Editor(Clip(12), tmp_path, tracker="copy") as editor:
+        editor.add_prompt(2, shown(2))
+        editor.add_prompt(8, shown(8))
+        list(editor.propagate("both"))
+    with Editor(Clip(12), tmp_path, options=TrackOptions(tracker="copy", direction="both", max_side=32)) as editor:
+        results = editor.propagate()
+        next(results)
+        for frame in range(12):
+            masks = editor.masks(frame)
+            assert masks is not None
+            assert masks.labels.shape == (HEIGHT, WIDTH)
+        assert editor.suggest(2)
+        results.close()
+
+
 SCRIPT = """
 import os, sys
 os.environ["OMP_NUM_THREADS"] = "1"

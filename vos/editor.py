@@ -339,8 +339,9 @@ class Editor:
             def restore(saved: SavedState | None) -> Tracker:
                 return stack.enter_context(self._tracker(saved))
 
-            steps = stored.run(inputs, self._video, self._size, prompts_at, restore, self._state.gaps)
-            yield from stack.enter_context(closing(steps))
+            run = stored.run(inputs, self._video, self._size, prompts_at, restore, self._state.gaps)
+            with closing(run) as steps:  # before the tracker is given back
+                yield from steps
         gaps = {*self._state.gaps, *(frame for frame in self._video.gaps if frame in self._tracked)}
         if gaps - {*self._state.gaps}:
             with self._lock:
@@ -360,24 +361,28 @@ class Editor:
             with self._lock:
                 self._idle.append((tracker, fresh))
 
+    def _opinions(self, plan: EditPlan, frame: int) -> tuple[ObjectMasks | None, ObjectMasks | None]:
+        """The newest results of a frame by the passes that count, forward and backward, both of one size."""
+        files = self._files
+        ahead = files.forward.get(plan.forward, frame) if plan.direction != "backward" else None
+        back = files.backward.get(plan.backward, frame) if plan.direction != "forward" else None
+        if ahead is not None and back is not None and ahead.labels.shape != back.labels.shape:
+            return ahead, None  # max_side was changed, and one of the two is older than that
+        return ahead, back
+
     def _found(self, plan: EditPlan, frame: int) -> ObjectMasks | None:
-        """The newest result of a frame, of the working size."""
-        folder = self._files
-        ahead = folder.forward.get(plan.forward, frame) if plan.direction != "backward" else None
-        back = folder.backward.get(plan.backward, frame) if plan.direction != "forward" else None
-        return plan.merge(ahead, back, frame)
+        """The newest result of a frame, of the size that was worked on."""
+        return plan.merge(*self._opinions(plan, frame), frame)
 
     def _doubt(self, plan: EditPlan, frame: int) -> float | None:
         """How doubtful a frame's result is; None where there is none."""
-        ahead, back = self._files.forward, self._files.backward
-        made_from = (plan.direction, ahead.results.made_from(frame), back.results.made_from(frame))
+        ahead, back = self._files.forward.results, self._files.backward.results
+        made_from = (plan.direction, ahead.made_from(frame), back.made_from(frame))
         if frame not in self._doubts or self._doubts[frame][0] != made_from:
-            merged = self._found(plan, frame)
+            one, other = self._opinions(plan, frame)
+            merged = plan.merge(one, other, frame)
             if merged is None:
                 return None
-            both = plan.direction == "both"
-            one = ahead.get(plan.forward, frame) if both else None
-            other = back.get(plan.backward, frame) if both else None
             self._doubts[frame] = (made_from, doubt(one, other, merged, plan.anchors, frame))
         return self._doubts[frame][1]
 
