@@ -24,12 +24,10 @@ from trackers.propagate import DenseTracker, PropagateTracker, disjoint
 from trackers.propagation import (
     PropagationConfig,
     encoded_size,
-    gather_entries,
-    most_alike,
-    positions,
     principal_components,
     window_bias,
 )
+from trackers.voting import gather_entries, most_alike, positions
 
 SMALL = PropagationConfig(pixels=192 * 352)
 
@@ -127,7 +125,7 @@ def test_skipping_unreachable_cells_changes_nothing(data_root: Path, monkeypatch
 
     sparse = masks()
     monkeypatch.setattr(
-        "trackers.propagation._Memory.objects",
+        "trackers.voting.Voters.objects",
         lambda self: [torch.ones(len(e.keys[0]), dtype=torch.bool) for e in self.entries],
     )
     for a, b in zip(sparse, masks(), strict=True):

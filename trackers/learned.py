@@ -13,7 +13,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from seem_core.errors import CheckpointError
+from seem_core.errors import CheckpointError, InputError
 from seem_core.reader import MULTIPLE, FrameFeatures, FrameValues, Memory, probabilities
 from seem_core.reader import DenseReader as ReaderNet
 from seem_core.reader_weights import load_reader
@@ -166,12 +166,21 @@ class LearnedReader:
         bank.keep_previous(Previous(frame, keys, {i: tuple(map(_own, tensors)) for i, tensors in own.items()}))
 
     def adopt(self, bank: MemoryBank) -> None:
-        bank.to(self._device, self._net.sharpness.dtype)
+        """See `trackers.dense.DenseReader.adopt`."""
+        key, value = self._net.config.key, self._net.config.value + 1
+        for entry in bank.dense:
+            shapes = [k.shape for k in entry.keys], [v.shape for v in entry.values.values()]
+            if shapes != ([(entry.cells, key)], [(entry.cells, value)] * len(entry.values)):
+                raise InputError("the memory holds keys or values of other sizes than the reader's; save it again")
+        bank.to(self._device, None if self._mixes_precisions else torch.float32)
 
     def _autocast(self) -> torch.autocast:
         """bfloat16 where matrix units take it."""
-        fast = self._device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=fast)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixes_precisions)
+
+    @property
+    def _mixes_precisions(self) -> bool:
+        return self._device.type == "cuda" or torch.cpu._is_amx_tile_supported()
 
     def _values(self, features: FrameFeatures, masks: Sequence[Tensor]) -> FrameValues:
         with self._autocast():

@@ -53,7 +53,8 @@ def keep_best(entry: Entry, count: int) -> Entry | None:
         return None
     rate = entry.use[:, 0] / entry.use[:, 1].clamp(min=1)
     rows = rate.argsort(descending=True, stable=True)[:count].sort().values
-    return _select(entry, rows)
+    kept = _select(entry, rows)
+    return kept if kept.values else None
 
 
 def _select(entry: Entry, rows: Tensor) -> Entry:
@@ -62,11 +63,13 @@ def _select(entry: Entry, rows: Tensor) -> Entry:
     def chosen(tensor: Tensor) -> Tensor:
         return tensor.view(entry.cells, -1, *tensor.shape[1:])[rows].flatten(0, 1)
 
+    known = {i: k[rows] for i, k in entry.known.items()}
+    unknown = {i for i, k in known.items() if not k.any()}
     return replace(
         entry,
         keys=tuple(chosen(k) for k in entry.keys),
-        values={i: chosen(v) for i, v in entry.values.items()},
-        known={i: k[rows] for i, k in entry.known.items()},
+        values={i: chosen(v) for i, v in entry.values.items() if i not in unknown},
+        known={i: k for i, k in known.items() if i not in unknown and not k.all()},
         use=None if entry.use is None else entry.use[rows],
     )
 

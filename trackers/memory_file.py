@@ -14,9 +14,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,7 +58,8 @@ def save_memory(held: Snapshot, path: str | os.PathLike[str], *, model: str) -> 
         save_file(tensors, temporary, metadata)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise OutputError(f"the memory cannot be written to {path}: {error}") from error
 
 
@@ -93,8 +96,8 @@ def load_memory(path: str | os.PathLike[str], *, model: str) -> Snapshot:
             " use the same tracker and model, or save the memory again"
         )
     try:
-        return from_plain(_replaced(json.loads(metadata["contents"]), tensors))
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        return from_plain(_replaced(_mapping(json.loads(metadata["contents"])), tensors))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the memory file {path} is damaged: its description does not fit its contents") from error
 
 
@@ -118,13 +121,13 @@ def from_plain(state: Mapping[str, Any]) -> Snapshot:
     before = state["previous"]
     previous = None
     if before is not None:
-        values = {int(i): tuple(v) for i, v in before["values"].items()}
-        previous = Previous(int(before["frame"]), tuple(before["keys"]), values)
+        values = {int(i): _tensors(v) for i, v in _mapping(before["values"]).items()}
+        previous = Previous(int(before["frame"]), _tensors(before["keys"]), values)
     return Snapshot(
-        tuple(state["space"]),
-        tuple(_entry(item, pinned=True) for item in state["pinned"]),
+        _tensors(state["space"]),
+        tuple(_entry(item, pinned=True) for item in _list(state["pinned"])),
         None if state["long_term"] is None else _entry(state["long_term"]),
-        tuple(_entry(item) for item in state["recent"]),
+        tuple(_entry(item) for item in _list(state["recent"])),
         previous,
     )
 
@@ -143,31 +146,51 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(item: Mapping[str, Any], *, pinned: bool = False) -> Entry:
+    item = _mapping(item)
+    grid = None if item["grid"] is None else tuple(map(int, _list(item["grid"])))
+    if grid is not None and len(grid) != 2:
+        raise ValueError(f"a grid has a height and a width, not {grid}")
     entry = Entry(
         int(item["frame"]),
-        tuple(item["keys"]),
-        {int(i): v for i, v in item["values"].items()},
-        {int(i): ObjectTokens(int(i), tuple(t["levels"]), t["positive"]) for i, t in item["tokens"].items()},
+        _tensors(item["keys"]),
+        {int(i): _tensors([v])[0] for i, v in _mapping(item["values"]).items()},
+        {int(i): _tokens(int(i), _mapping(t)) for i, t in _mapping(item["tokens"]).items()},
         pinned,
-        None if item["grid"] is None else (int(item["grid"][0]), int(item["grid"][1])),
-        {int(i): k for i, k in item["known"].items()},
-        item["use"],
+        grid,
+        {int(i): _tensors([k])[0] for i, k in _mapping(item["known"]).items()},
+        None if item["use"] is None else _tensors([item["use"]])[0],
     )
-    _check(entry)
+    cells = entry.cells
+    if any(t.ndim == 0 or not cells or len(t) % cells for t in (*entry.keys, *entry.values.values())):
+        raise ValueError(f"an entry of {cells} cells holds tensors of other sizes")
+    if any(k.shape != (cells,) or k.dtype != torch.bool for k in entry.known.values()):
+        raise ValueError(f"an entry of {cells} cells says of others what they know")
+    if entry.use is not None and entry.use.shape != (cells, 2):
+        raise ValueError(f"an entry of {cells} cells counts the use of others")
     return entry
 
 
-def _check(entry: Entry) -> None:
-    """Tensors are tensors, with rows for the entry's cells. Raises ValueError."""
-    tokens = [t for of in entry.tokens.values() for t in (*of.levels, of.positive) if t is not None]
-    counts = (*entry.known.values(), *(() if entry.use is None else (entry.use,)))
-    tensors = (*entry.keys, *entry.values.values())
-    if not all(isinstance(t, Tensor) and t.ndim > 0 for t in (*tensors, *counts, *tokens)):
-        raise ValueError("an entry holds something else than tensors")
-    if not all(entry.cells and len(t) % entry.cells == 0 for t in tensors) or any(
-        len(t) != entry.cells for t in counts
-    ):
-        raise ValueError(f"an entry of {entry.cells} cells holds tensors of other sizes")
+def _tokens(object_id: int, item: Mapping[str, Any]) -> ObjectTokens:
+    positive = None if item["positive"] is None else _tensors([item["positive"]])[0]
+    return ObjectTokens(object_id, _tensors(item["levels"]), positive)
+
+
+def _tensors(values: Any) -> tuple[Tensor, ...]:
+    if not all(isinstance(v, Tensor) for v in _list(values)):
+        raise ValueError("something else stands where tensors should be")
+    return tuple(values)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("something else stands where a list should be")
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("something else stands where names and values should be")
+    return value
 
 
 def _mapped(value: Any, tensor: Callable[[Tensor], Any]) -> Any:

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seem_core.backbones.efficientnet_lite import load_lite0, normalise
+from seem_core.errors import InputError
 from seem_core.features import Features
 from trackers.base import Image
 from trackers.dense import Reading
 from trackers.memory_bank import Entry, MemoryBank
 from trackers.merge import soft_aggregate
 from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
-
-NEVER = -4.0  # less than any cosine
+from trackers.voting import NEVER, Pick, Voters, gather_entries, most_alike, positions, strongest
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,20 @@ class LabelPropagation:
         return Reading(bank.ids, shares, masks, scores.float())
 
     def adopt(self, bank: MemoryBank) -> None:
+        """See `DenseReader.adopt`."""
+        coarse, finest = self.config.channels
+        widths = [(coarse,), (4 * coarse,), (4 * finest,)]
+        fit = all([k.shape[1:] for k in e.keys] == widths and _fits(e) for e in bank.dense)
+        if not fit or (bank.dense and len(bank.space) != 4):
+            raise InputError("the memory holds keys of other sizes than the reader's; save it again with this version")
         bank.to(self.device, self._dtype)
 
     def _masks(self, keys: Keys, bank: MemoryBank, ids: tuple[int, ...]) -> Tensor:
         """(N, 4 h, 4 w) probabilities of each object on its own."""
         cells = keys.rows * keys.columns
-        memory = _Memory.of(bank.dense, ids)
+        if not bank.dense:
+            return torch.zeros(len(ids), keys.height, keys.width, device=self.device)
+        memory = Voters.of(bank.dense, ids)
         rows, picks = self._pick(keys, memory)
         masks = torch.zeros(len(ids), 4 * cells, device=self.device)
         if len(rows) == 0:
@@ -196,7 +204,7 @@ class LabelPropagation:
         refined = self._refine(keys, memory, masks * gain, gain, rows, voters)
         return refined * (refined > self.config.tail)
 
-    def _pick(self, keys: Keys, memory: _Memory) -> tuple[Tensor, list[_Pick]]:
+    def _pick(self, keys: Keys, memory: Voters) -> tuple[Tensor, list[Pick]]:
         """The R coarse cells of this frame that an object can reach, and for every entry the cells most like them.
         Elsewhere every candidate is background, whatever the affinity.
 
@@ -206,14 +214,14 @@ class LabelPropagation:
         there = memory.objects()  # per entry (L,)
         windowed = [not entry.pinned and entry.grid == (h, w) for entry in memory.entries]
         near = torch.zeros(h * w, dtype=torch.bool, device=self.device)
-        picks: list[_Pick] = []
+        picks: list[Pick] = []
         for e in (e for e, inside in enumerate(windowed) if not inside):
-            picks.append(_Pick(e, most_alike(keys.coarse @ memory.entries[e].keys[0].T, config.cells_pinned)))
+            picks.append(Pick(e, most_alike(keys.coarse @ memory.entries[e].keys[0].T, config.cells_pinned)))
             near |= there[e][picks[-1].index].any(1)
         for e, carries in memory.missed():
             if windowed[e]:
                 index = most_alike(keys.coarse @ memory.entries[e].keys[0].T, config.cells_recent)
-                picks.append(_Pick(e, index, carries[index]))
+                picks.append(Pick(e, index, carries[index]))
                 near |= carries[index].any(1)
         recent = [e for e, inside in enumerate(windowed) if inside]
         if recent:
@@ -226,12 +234,12 @@ class LabelPropagation:
         query = keys.coarse[rows]
         for e in recent:
             index = most_alike(torch.addmm(window, query, memory.entries[e].keys[0].T), config.cells_recent)
-            picks.append(_Pick(e, index))
+            picks.append(Pick(e, index))
         touched = torch.stack([pick.touches(there[pick.entry]) for pick in picks]).any(0)
         kept = positions(touched)
         return rows[kept], [pick.at(kept) for pick in picks]
 
-    def _vote(self, keys: Keys, memory: _Memory, picks: list[_Pick], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _vote(self, keys: Keys, memory: Voters, picks: list[Pick], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and voters (fine cells of all entries, one after the other) of the fine cells in ``rows``, both
         (R, 4, K)."""
         r = len(rows)
@@ -246,7 +254,7 @@ class LabelPropagation:
             voters.append(children(pick.index + memory.starts[pick.entry]))
         return strongest(torch.cat(affinity, 2), torch.cat(voters, 1), self.config.top_k, self.config.temperature)
 
-    def _refine(self, keys: Keys, memory: _Memory, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor) -> Tensor:
+    def _refine(self, keys: Keys, memory: Voters, masks: Tensor, gain: Tensor, rows: Tensor, voters: Tensor) -> Tensor:
         """Fine (N, 4 L) probabilities -> (N, 4 h, 4 w): borders voted on again at the finest level."""
         n, h, w = len(masks), keys.rows, keys.columns
         maps = masks.view(n, h, w, 2, 2).transpose(2, 3).reshape(n, 2 * h, 2 * w)
@@ -270,127 +278,10 @@ class LabelPropagation:
         return ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pick:
-    """Cells of one entry for each of R cells of this frame. index: (R, k). counts: (R, k), False where a cell has no
-    vote, None where all have one."""
-
-    entry: int
-    index: Tensor
-    counts: Tensor | None = None
-
-    def at(self, rows: Tensor) -> _Pick:
-        return _Pick(self.entry, self.index[rows], None if self.counts is None else self.counts[rows])
-
-    def touches(self, carries: Tensor) -> Tensor:
-        """(R,) whether any cell with a vote carries an object. carries: (L,) of the entry."""
-        there = carries[self.index]
-        return (there if self.counts is None else there & self.counts).any(1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Memory:
-    """The values of some entries one after the other, M coarse cells in all.
-
-    starts: first coarse cell of each entry. values: (N, 4 M, 4). known: (N, M), 0 where nothing is known of an object,
-    or None if every cell speaks of every object.
-    """
-
-    entries: tuple[Entry, ...]
-    ids: tuple[int, ...]
-    starts: tuple[int, ...]
-    values: Tensor
-    known: Tensor | None
-
-    @staticmethod
-    def of(entries: tuple[Entry, ...], ids: tuple[int, ...]) -> _Memory:
-        starts = tuple(sum(e.cells for e in entries[:n]) for n in range(len(entries)))
-        some = next(iter(entries[0].values.values()))
-        nothing = some.new_zeros(4 * max(e.cells for e in entries), 4)
-        values = torch.stack([torch.cat([e.values.get(i, nothing[: 4 * e.cells]) for e in entries]) for i in ids])
-        known = None
-        if any(i in e.known or i not in e.values for e in entries for i in ids):
-            flags = [[some.new_full((e.cells,), i in e.values, dtype=torch.float32) for e in entries] for i in ids]
-            for e, entry in enumerate(entries):
-                for n, i in enumerate(ids):
-                    flags[n][e] = entry.known[i].float() if i in entry.known else flags[n][e]
-            known = torch.stack([torch.cat(row) for row in flags])
-        return _Memory(entries, ids, starts, values, known)
-
-    def objects(self) -> list[Tensor]:
-        """Per entry (L,) bool: the coarse cells that carry any object."""
-        carries = (self.values.amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
-        return list(torch.split(carries, [e.cells for e in self.entries]))
-
-    def missed(self) -> list[tuple[int, Tensor]]:
-        """Entries with an object that the newest entry does not show, with (L,) bool: the cells that carry such."""
-        last = self.entries[-1]
-        missing = [n for n, i in enumerate(self.ids) if i not in last.values or not (last.values[i] > 0).any()]
-        if not missing:
-            return []
-        carries = (self.values[missing].amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
-        found = enumerate(torch.split(carries, [e.cells for e in self.entries]))
-        return [(e, cells) for e, cells in found if cells.any()]
-
-    def votes(self, weights: Tensor, voters: Tensor) -> list[Tensor]:
-        """Per entry (L,) the sum of the weights that its cells had; weights, voters (fine cells): (R, 4, K)."""
-        total = torch.zeros(sum(e.cells for e in self.entries), device=weights.device)
-        total.index_add_(0, (voters // 4).flatten(), weights.flatten())
-        return list(torch.split(total, [e.cells for e in self.entries]))
-
-    def labels(self, weights: Tensor, voters: Tensor) -> Tensor:
-        """(N, ...) labels by weighted vote of fine cells; weights, voters: (..., K)."""
-        return self._voted(self.values.float().mean(2), weights, voters, 4)
-
-    def labels_finest(self, weights: Tensor, voters: Tensor) -> Tensor:
-        return self._voted(self.values.flatten(1), weights, voters, 16)
-
-    def _voted(self, values: Tensor, weights: Tensor, voters: Tensor, per_cell: int) -> Tensor:
-        masks = torch.stack([(weights * v[voters]).sum(-1) for v in values])
-        if self.known is None:
-            return masks
-        cell = voters // per_cell
-        seen = torch.stack([(weights * k[cell]).sum(-1) for k in self.known])
-        return masks / seen.clamp(min=1e-6)
-
-
-def most_alike(affinity: Tensor, k: int) -> Tensor:
-    """Indices (R, k) of the largest of (R, L) affinities, L a multiple of four.
-
-    Cells are compared in groups of four that lie a quarter of the frame apart, and only the best of each group goes
-    on: a search among a quarter of the candidates that loses next to nothing.
-    """
-    groups = affinity.view(len(affinity), 4, -1)  # (R, 4, L / 4)
-    best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
-    member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
-    return member * groups.shape[2] + best
-
-
-def positions(flags: Tensor, multiple: int = 128) -> Tensor:
-    """Where ``flags`` (M,) is True; if anywhere, the first position is repeated until there are a ``multiple`` of them.
-
-    Matrix kernels are compiled and cached for every size they meet: with few sizes, memory stays flat over a video.
-    """
-    found = flags.nonzero()[:, 0]
-    return torch.cat([found, found[:1].expand(-len(found) % multiple)]) if len(found) else found
-
-
-def strongest(affinity: Tensor, voters: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """Softmax weights and voters of the ``k`` largest affinities. affinity: (R, 4, M), voters: (R, M)."""
-    best = affinity.topk(min(k, affinity.shape[2]), dim=2, sorted=False)
-    weights = (best.values.float() / temperature).softmax(2)
-    return weights, voters[:, None].expand(-1, affinity.shape[1], -1).gather(2, best.indices)
-
-
-def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
-    """Rows ``index`` of the concatenation of ``tensors`` ((M_e, C) each), without concatenating them."""
-    flat, start = index.flatten(), 0
-    out = tensors[0].new_empty(len(flat), tensors[0].shape[1])
-    for tensor in tensors:
-        here = ((flat >= start) & (flat < start + len(tensor))).nonzero()[:, 0]
-        out[here] = tensor[flat[here] - start]
-        start += len(tensor)
-    return out
+def _fits(entry: Entry) -> bool:
+    """Whether the tensors have as many rows as the quadtree of the entry's cells, and columns for the finest."""
+    levels = [len(k) // entry.cells for k in entry.keys] == [1, 1, 4]
+    return levels and entry.cells % 4 == 0 and all(v.shape == (4 * entry.cells, 4) for v in entry.values.values())
 
 
 def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor]:
