@@ -79,5 +79,5 @@ def test_odd_sizes_and_gradients_go_the_plain_way() -> None:
     with torch.no_grad():
         odd = fine[:, :, :7]
         torch.testing.assert_close(merge(adapter, layer, odd, coarse), layer(fuse(adapter(odd), coarse)))
-    merge(adapter, layer, fine, coarse).sum().backward()
-    assert adapter.weight.grad is not None
+    (gradient,) = torch.autograd.grad(merge(adapter, layer, fine, coarse).sum(), adapter.weight)
+    assert gradient.abs().sum() > 0

@@ -83,17 +83,23 @@ class Bench:
     """One golden file and the model it was made with.
 
     plain: decode in the order of the official code, with every layer's full masks; else the fast path.
+    model: in place of the one that is filled and converted in memory.
     """
 
     def __init__(
-        self, golden: Golden, folders: tuple[Path, ...], plain: bool, dtype: torch.dtype = torch.float32
+        self,
+        golden: Golden,
+        folders: tuple[Path, ...],
+        plain: bool,
+        dtype: torch.dtype = torch.float32,
+        model: Seem | None = None,
     ) -> None:
         self.golden = golden
         self.plain = plain
         configuration, self.routing, self.rest = parse_name(golden.name)
         self.sam = configuration.startswith("samvit")
         config = replace(PRESETS[CONFIGURATIONS[configuration]], routing=self.routing)
-        self.model = load_model(find_manifest(configuration, folders), config, dtype)
+        self.model = model or load_model(find_manifest(configuration, folders), config, dtype)
         self.in_double = lambda: Bench(golden, folders, plain, torch.float64)
         self.made: dict[Callable[[Bench], Named], tuple[str, ...]] = {}  # keys by scenario, as far as it ran
 
