@@ -37,6 +37,7 @@ from seem_core.segmenter_types import ObjectTokens, Prediction, Segmenter, Train
 from trackers.base import Image, Tracker
 from trackers.fused import FusedTracker
 from trackers.propagate import PropagateTracker
+from trackers.propagation import PropagationConfig
 
 Labels = npt.NDArray[Any]  # (H, W)
 
@@ -58,6 +59,7 @@ def main() -> None:
     quality.add_argument("--set", default="dev", help="list in ImageSets")
     quality.add_argument("--decoder", action="append", choices=[*RECIPES, *NOISE], help="default: all")
     quality.add_argument("--seeds", type=int, nargs="+", default=[0])
+    quality.add_argument("--size", default="864x480", help="WxH of about which frames are encoded for propagation")
     commands.add_parser("return", help="an object that comes back")
     speed = commands.add_parser("speed", help="processor time per frame")
     speed.add_argument("--model", default="seem-focal-t-v0", help="configuration of the model")
@@ -67,7 +69,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if arguments.command == "quality":
-        compare(arguments.davis, arguments.set, arguments.decoder or [*RECIPES, *NOISE], arguments.seeds)
+        width, height = map(int, arguments.size.split("x"))
+        decoders = arguments.decoder or [*RECIPES, *NOISE]
+        compare(arguments.davis, arguments.set, decoders, arguments.seeds, PropagationConfig(pixels=width * height))
     elif arguments.command == "return":
         come_back()
     else:
@@ -77,7 +81,9 @@ def main() -> None:
 # --- quality ---
 
 
-def compare(root: Path, set_name: str, decoders: Sequence[str], seeds: Sequence[int]) -> None:
+def compare(
+    root: Path, set_name: str, decoders: Sequence[str], seeds: Sequence[int], config: PropagationConfig
+) -> None:
     """A row per sequence: `propagate`, and `fused` with every decoder."""
     from vos.benchmarks.layouts import open_layout
 
@@ -88,8 +94,8 @@ def compare(root: Path, set_name: str, decoders: Sequence[str], seeds: Sequence[
     rows = []
     for name in layout.set_names(set_name):
         images, labels = read_sequence(layout.sequence(name))
-        trackers: list[Tracker] = [PropagateTracker()]
-        trackers += [FusedTracker(decoder_of(decoder, images, labels, seed)) for decoder, seed in runs]
+        trackers: list[Tracker] = [PropagateTracker(config=config)]
+        trackers += [FusedTracker(decoder_of(decoder, images, labels, seed), config=config) for decoder, seed in runs]
         rows.append([j_and_f(tracker, images, labels) for tracker in trackers])
         print(f"| {name} |", *(f"{figure:.3f} |" for figure in rows[-1]), flush=True)
     means = np.mean(rows, 0)
@@ -200,7 +206,7 @@ def ratios(model: str, objects: int, frames: int) -> None:
     from trackers.reference import ReferenceTracker
 
     torch.manual_seed(0)
-    built = PRESETS[model].build().eval().to(memory_format=torch.channels_last)
+    built = PRESETS[model].build().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     timed = Timed(SeemSegmenter(built))
     trackers: dict[str, Any] = {
         "propagate": PropagateTracker(),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trackers.trust import Opinion, Rate, Source, Trust, TrustConfig, Verdict
 
 AREA = 500.0
+NEW = Trust().corrected(AREA)  # a mask was given, and nothing is known of the decoder
 
 
 def follow(trust: Trust, frames: list[tuple[float, Opinion, float]]) -> tuple[list[Verdict], Trust]:
@@ -39,18 +40,18 @@ def test_noise_is_never_followed_and_loses_its_say_within_a_few_frames(seed: int
         (AREA, Opinion(float(rng.uniform(0.2, 5)) * AREA, float(rng.random())), float(rng.uniform(0, 0.2)))
         for _ in range(60)
     ]
-    verdicts, trust = follow(Trust(), noise)
+    verdicts, trust = follow(NEW, noise)
     assert set(sources(verdicts)) == {"propagation"}
     assert min(verdict.right for verdict in verdicts) > 0.9
-    _, early = follow(Trust(), noise[:8])
-    believed = [t._decoder(Opinion(AREA, 0.5), AREA) for t in (Trust(), early, trust)]
+    _, early = follow(NEW, noise[:8])
+    believed = [t._decoder(Opinion(AREA, 0.5), AREA) for t in (NEW, early, trust)]
     assert believed[0] > 0.45
     assert believed[1] < 0.3
     assert believed[2] < 0.12
 
 
 def test_a_decoder_that_agrees_gains() -> None:
-    verdicts, trust = follow(Trust(), agreeing(20))
+    verdicts, trust = follow(NEW, agreeing(20))
     assert set(sources(verdicts)) == {"both"}
     assert trust._decoder(Opinion(AREA, 0.8), AREA) > 0.85
     assert trust.followed > 0.95
@@ -58,7 +59,7 @@ def test_a_decoder_that_agrees_gains() -> None:
 
 @pytest.mark.parametrize("score", [0.3, 0.7, 1.0])
 def test_a_reliable_decoder_overrules_after_a_few_frames_and_not_at_once(score: float) -> None:
-    _, trust = follow(Trust(), agreeing(20, score))
+    _, trust = follow(NEW, agreeing(20, score))
     verdicts, after = follow(trust, [(AREA, Opinion(AREA, score), 0.0)] * 6)
     found = sources(verdicts)
     assert found[0] == "propagation"  # as likely a slip of the decoder
@@ -70,14 +71,14 @@ def test_a_reliable_decoder_overrules_after_a_few_frames_and_not_at_once(score: 
 
 def test_a_slip_of_a_decoder_that_is_usually_right_is_not_followed() -> None:
     frames = [*agreeing(10), (AREA, Opinion(0, 0.4), 0.0), (AREA, Opinion(AREA, 0.6), 0.0)]
-    verdicts, _ = follow(Trust(), [*frames, *agreeing(10), frames[-1]])
+    verdicts, _ = follow(NEW, [*frames, *agreeing(10), frames[-1]])
     assert "decoder" not in sources(verdicts)
 
 
 def test_after_an_absence_that_both_saw_the_decoder_is_believed_at_once() -> None:
     gone = [(0.0, Opinion(0, 0.4), 1.0)] * 20
     back = [(0.0, Opinion(AREA, 0.8), 0.0)] * 3
-    verdicts, _ = follow(Trust(), [*agreeing(12), *gone, *back])
+    verdicts, _ = follow(NEW, [*agreeing(12), *gone, *back])
     assert sources(verdicts)[12:32] == ["both"] * 20
     assert sources(verdicts)[-3:] == ["decoder"] * 3  # it kept silent while there was nothing
 
@@ -86,12 +87,12 @@ def test_noise_does_not_find_what_is_gone() -> None:
     rng = np.random.default_rng(0)
     here = [(AREA, Opinion(AREA, float(rng.random())), float(rng.uniform(0, 0.2))) for _ in range(12)]
     gone = [(0.0, Opinion(AREA, float(rng.random())), 0.0) for _ in range(40)]
-    verdicts, _ = follow(Trust(), here + gone)
+    verdicts, _ = follow(NEW, here + gone)
     assert set(sources(verdicts)) == {"propagation"}
 
 
 def test_a_score_that_tells_right_from_wrong_is_learned_and_a_constant_one_does_no_harm() -> None:
-    informative, constant = Trust(), Trust()
+    informative, constant = NEW, NEW
     rng = np.random.default_rng(1)
     for _ in range(80):
         right = rng.random() < 0.6
@@ -104,20 +105,28 @@ def test_a_score_that_tells_right_from_wrong_is_learned_and_a_constant_one_does_
 
 
 def test_masks_of_a_strange_size_count_less() -> None:
-    _, trust = follow(Trust(), agreeing(10))
+    _, trust = follow(NEW, agreeing(10))
     usual, large, small = (trust._decoder(Opinion(area, 0.8), AREA) for area in (AREA, 4 * AREA, AREA / 4))
     assert large == pytest.approx(small)
     assert large < 0.5 < usual
 
 
 def test_a_correction_restores_propagation_and_is_held_against_the_decoder() -> None:
-    _, trust = follow(Trust(), agreeing(20))
+    _, trust = follow(NEW, agreeing(20))
     _, lost = follow(trust, [(AREA, Opinion(AREA, 0.8), 0.0)] * 6)
     opinion = Opinion(AREA, 0.8)
     right, wrong = lost.corrected(AREA, opinion, 0.9), lost.corrected(AREA, opinion, 0.0)
     assert right.followed == wrong.followed == 1.0
     assert right._decoder(opinion, AREA) > lost._decoder(opinion, AREA) > wrong._decoder(opinion, AREA)
     assert lost.corrected(0.0).areas == ()
+
+
+def test_of_an_object_that_was_never_shown_here_neither_is_believed_more() -> None:
+    verdict, _ = Trust().judge(AREA, Opinion(AREA, 0.5), 0.0)
+    assert verdict.right < 0.6
+    verdict, trust = Trust().judge(AREA, Opinion(AREA, 0.5), 0.9)
+    assert verdict.source == "both"
+    assert trust.followed > 0.9
 
 
 opinions = st.builds(Opinion, st.just(0.0) | st.floats(0.5, 1e6), st.floats(0, 1))
@@ -128,7 +137,7 @@ frames = st.tuples(st.just(0.0) | st.floats(0.5, 1e6), opinions, st.floats(0, 1)
 def test_whatever_is_said_probabilities_stay_probabilities_and_state_is_all_there_is(
     said: list[tuple[float, Opinion, float]],
 ) -> None:
-    verdicts, trust = follow(Trust(), said)
+    verdicts, trust = follow(NEW, said)
     for verdict in verdicts:
         assert 0.3 <= verdict.right <= 1  # of three cases, the likeliest
     assert 0 <= trust.followed <= 1
@@ -150,5 +159,5 @@ def test_rates_stay_between_what_was_assumed_and_what_was_seen(
 
 
 def test_what_is_assumed_can_be_changed() -> None:
-    believing = Trust(replace(TrustConfig(), here=(0.99, 0.99), strays=0.3))
+    believing = Trust(replace(TrustConfig(), here=(0.99, 0.99), strays=0.3)).corrected(AREA)
     assert believing.judge(AREA, Opinion(AREA, 0.5), 0.0)[0].source == "decoder"

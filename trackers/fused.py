@@ -68,27 +68,21 @@ class FusionConfig:
 class Heard:
     """What the decoder says of a frame, on the dense reader's grid.
 
-    ids      the objects that it was asked for, ascending
-    logits   (N, h, w) log-odds; no two objects are above 0 in one cell
-    scores   object id -> 0..1
+    ids       the objects that it was asked for, ascending
+    logits    (N, h, w) log-odds; no two objects are above 0 in one cell
+    opinions  object id -> area in cells, and score
     """
 
     ids: tuple[int, ...]
     logits: Tensor
-    scores: Mapping[int, float]
+    opinions: Mapping[int, Opinion]
 
     @staticmethod
     def of(prediction: Prediction, view: View, device: torch.device) -> Heard:
-        logits = masks_on_grid(prediction, view.height, view.width).to(device)
-        scores = prediction.scores.float().clamp(0, 1).tolist()
-        return Heard(prediction.ids, one_owner(logits), dict(zip(prediction.ids, scores, strict=True)))
-
-    def logits_of(self, object_id: int) -> Tensor:
-        return self.logits[self.ids.index(object_id)]
-
-    def opinion(self, object_id: int) -> Opinion:
-        """Areas are in cells of the grid."""
-        return Opinion(float((self.logits_of(object_id) > 0).sum()), self.scores[object_id])
+        logits = one_owner(masks_on_grid(prediction, view.height, view.width).to(device))
+        areas, scores = (logits > 0).sum((1, 2)).tolist(), prediction.scores.float().clamp(0, 1).tolist()
+        said = zip(prediction.ids, map(Opinion, areas, scores), strict=True)
+        return Heard(prediction.ids, logits, dict(said))
 
 
 class FusedTracker(DenseTracker):
@@ -199,12 +193,12 @@ class FusedTracker(DenseTracker):
 
     def _fuse(self, reading: Reading, heard: Heard) -> tuple[Reading, dict[int, float]]:
         """One reading of the two, and for every object that both speak of the probability that it is right."""
-        propagated, masks = _owned(reading), reading.masks.clone()
-        right, changed = {}, torch.zeros(len(reading.ids), dtype=torch.bool, device=masks.device)
-        for i in heard.ids:
-            n, logits = reading.ids.index(i), heard.logits_of(i)
-            area, agreement = float(propagated[n].sum()), _iou(propagated[n], logits > 0)
-            verdict, self._trust[i] = self.trust_in(i).judge(area, heard.opinion(i), agreement)
+        rows = [reading.ids.index(i) for i in heard.ids]
+        seen, masks = _owned(reading)[rows], reading.masks.clone()
+        areas, agreements = seen.sum((1, 2)).tolist(), _iou(seen, heard.logits > 0)
+        right, changed = {}, torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
+        for i, n, logits, area, agreement in zip(heard.ids, rows, heard.logits, areas, agreements, strict=True):
+            verdict, self._trust[i] = self.trust_in(i).judge(area, heard.opinions[i], agreement)
             right[i], changed[n] = verdict.right, verdict.source != "propagation"
             if verdict.source == "both":
                 masks[n] = ((log_odds(masks[n]) + logits) / 2).sigmoid()
@@ -239,8 +233,9 @@ class FusedTracker(DenseTracker):
         if self._heard is None or object_id not in self._heard.ids:
             self._trust[object_id] = trust.corrected(area)
             return
-        agreement = _iou(self._heard.logits_of(object_id) > 0, true)
-        self._trust[object_id] = trust.corrected(area, self._heard.opinion(object_id), agreement)
+        there = self._heard.logits[self._heard.ids.index(object_id)] > 0
+        (agreement,) = _iou(there[None], true[None])
+        self._trust[object_id] = trust.corrected(area, self._heard.opinions[object_id], agreement)
 
     def forget(self, object_id: int) -> None:
         super().forget(object_id)
@@ -288,7 +283,8 @@ def _certainty(maps: Tensor, masks: Tensor) -> Tensor:
     return mean
 
 
-def _iou(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two bool masks; 1 where both are empty."""
-    union = int((a | b).sum())
-    return 1.0 if union == 0 else int((a & b).sum()) / union
+def _iou(a: Tensor, b: Tensor) -> list[float]:
+    """Intersection over union of N pairs of (h, w) bool masks; 1 where both are empty."""
+    union = (a | b).sum((1, 2))
+    shares: list[float] = torch.where(union > 0, (a & b).sum((1, 2)) / union.clamp(min=1), 1.0).tolist()
+    return shares

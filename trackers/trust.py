@@ -106,13 +106,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Trust:
-    """What was learned about one object's two sources.
+    """What was learned about one object's two sources. As long as no mask of it is known, neither is believed more.
 
     areas: of its masks that were right, old to new. alarms: "here" and all answers of the decoder while it was away.
     """
 
     config: TrustConfig = field(default_factory=TrustConfig)
-    followed: float = 1.0
+    followed: float = 0.5
     here: Rate | None = None
     absent: Rate | None = None
     areas: tuple[float, ...] = ()
