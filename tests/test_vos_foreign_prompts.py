@@ -339,3 +339,14 @@ def test_the_target_of_a_clip_goes_by_numbers() -> None:
     target = PromptTarget.video(Clip())
     assert target.size == (HEIGHT, WIDTH)
     assert target.frame_called("frame_0003.png") == 3
+
+
+def test_files_of_one_run_share_their_numbering(tmp_path: Path) -> None:
+    area = [[4, 20], [20, 20], [20, 30], [4, 30]]
+    for name, label, frame in (("a.json", "dog", 0), ("b.json", "bird", 3), ("c.json", "dog", 5)):
+        (tmp_path / name).write_text(
+            json.dumps(labelme((label, "polygon", area), name=f"{frame}.png", size=(HEIGHT, WIDTH)))
+        )
+    files = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    found = [result.masks.ids for result in vos.track(Clip(), files, tracker="copy")]
+    assert found == [(1,)] * 3 + [(1, 2)] * 9

@@ -389,6 +389,8 @@ def test_python_takes_files_and_references(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(document))
     with pytest.raises(PromptError, match=r"p\.json: objects\[0\]\.prompts\[0\]\.mask: frame 40 of a prompt is past"):
         vos.track(Clip(), tmp_path / "p.json", tracker="copy")
+    with pytest.raises(PromptError, match="object 1 is given in words, which needs a model"):
+        vos.track(Clip(), TextPrompt("a cat"), tracker="copy")
     with pytest.raises(VideoError, match=r"none\.jpg"):
         vos.track(Clip(), ReferenceFile(tmp_path / "none.jpg", tmp_path / "cat.png"), tracker="copy")
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "small.png")
