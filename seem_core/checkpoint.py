@@ -9,17 +9,15 @@ Loading checks names, shapes and that every value is finite; `verify_checkpoint`
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,18 +27,18 @@ from torch import Tensor
 import seem_core.config as configurations
 from seem_core.config import SeemConfig
 from seem_core.convert import find_misfit, load_converted, shapes_of
+from seem_core.disk import is_no_room
 from seem_core.errors import CheckpointError, DeviceError, DiskFullError, OutputError
 from seem_core.model import Seem
 from seem_core.model_store import locate
 from seem_core.routing import RoutingName
+from seem_core.segmenter_types import Trained
 
 FORMAT = "vos-seem-1"
 CLASS_EMBEDDINGS = "class_embeddings"
-Trained = Literal["none", "backbone", "full"]
 
 _DIGESTS = "sha256"
 _SHOWN = 4  # names per complaint
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -183,9 +181,7 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], header: dict[str, str])
                 os.fsync(file.fileno())
             os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors spells it
-        code = int(number[1]) if number else getattr(error, "errno", None)
-        if code in _NO_ROOM:
+        if is_no_room(error):
             raise DiskFullError(f"no room to write {path}; free some space and run again") from error
         raise OutputError(f"checkpoint {path} cannot be written ({error}); choose another place") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import seem_core.config as configurations
 from seem_core.checkpoint import read_card
 from seem_core.convert_file import ConvertedFile, convert_file
+from seem_core.disk import is_no_room
 from seem_core.errors import DiskFullError, InputError, MissingExtraError
 from seem_core.model_store import stored_path
 from seem_core.published import PUBLISHED, PublishedFile
@@ -87,7 +87,7 @@ def _translate(error: Exception, published: PublishedFile) -> None:
             f"{what} is not on the Hugging Face hub (any more), or not for you; if you have the file, "
             f"run: vos models convert {published.file}"
         ) from error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_no_room(error):
         raise DiskFullError(f"no room to download {what}; free some space and run again") from error
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,8 +15,9 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from seem_core.disk import is_no_room
 from seem_core.errors import VosError
-from vos.writing import is_no_room, write_error
+from vos.writing import write_error
 
 _COPIED = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"})  # what players expect in MP4
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)

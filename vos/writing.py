@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seem_core.disk import is_no_room
 from seem_core.errors import DiskFullError, OutputError, VosError
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a file-size limit
 
 
 @contextmanager
@@ -36,11 +34,6 @@ def write_error(path: Path, error: Exception) -> DiskFullError | OutputError:
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return OutputError(f"cannot write to {path}: {_in_the_way(path)} is a file; name another folder")
     return OutputError(f"cannot write {path} ({reason}); check that the folder is there and writable")
-
-
-def is_no_room(error: Exception) -> bool:
-    """Whether a full disk, a quota or a file-size limit stopped a write."""
-    return getattr(error, "errno", None) in _NO_ROOM
 
 
 def _in_the_way(path: Path) -> Path:

@@ -11,7 +11,6 @@ A still is a clip of one frame. What can be packed, and what never is: `data_sou
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
 import os
@@ -29,6 +28,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from seem_core.disk import is_no_room
 from seem_core.errors import DatasetError, DiskFullError, InputError, OutputError
 from seem_core.training.data_sources import DataSpec, SourceClip, SourceFrame, find_clips
 from seem_core.training.json_fields import parse_value, read_json
@@ -189,7 +189,7 @@ def pack(
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
+        kind = DiskFullError if is_no_room(error) else OutputError
         raise kind(f"training pack {out} cannot be written: {error.strerror}") from error
     return Pack(out)
 

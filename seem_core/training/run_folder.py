@@ -14,7 +14,6 @@ leaves a whole one. Checkpoints carry no device: a run may go on on another kind
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import shutil
 import zlib
@@ -31,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from seem_core.disk import is_no_room
 from seem_core.errors import CheckpointError, DiskFullError, OutputError
 
 
@@ -202,8 +202,7 @@ class RunFolder:
 
 
 def _failed(sentence: str, error: Exception) -> DiskFullError | OutputError:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    return DiskFullError(sentence) if full else OutputError(sentence)
+    return DiskFullError(sentence) if is_no_room(error) else OutputError(sentence)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
-from seem_core.checkpoint import CheckpointMetadata, LoadedSeem, Trained, load_seem, save_seem
+from seem_core.checkpoint import CheckpointMetadata, LoadedSeem, load_seem, save_seem
 from seem_core.class_embeddings import clean_name, default_cache
 from seem_core.coco import BACKGROUND
 from seem_core.errors import InputError
 from seem_core.model import Seem
 from seem_core.routing import ROUTINGS, RoutingName
+from seem_core.segmenter_types import Trained
 from seem_core.training.loop import Stage, Trainer
 from seem_core.training.pack import Pack, PackOptions
 from seem_core.training.run_settings import (

@@ -11,10 +11,11 @@ import torch
 from tiny_seem import TINY, tiny_seem
 
 import seem_core.config as configurations
-from seem_core.checkpoint import CheckpointMetadata, Trained, save_seem
+from seem_core.checkpoint import CheckpointMetadata, save_seem
 from seem_core.config import SeemConfig
 from seem_core.model import Seem
 from seem_core.routing import RoutingName
+from seem_core.segmenter_types import Trained
 
 
 def write_tiny_checkpoint(
