@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from seem_core.training.run_settings import choose_stages, count_workers, use_de
 from seem_core.training.train_reader import ReaderRun
 from seem_core.training.train_seem import SeemRun, train_seem
 
+ROOT = Path(__file__).resolve().parent.parent
 READER = {"task": "reader", "folder": "run", "data": [{"path": "a.pack"}], "steps": 3}
 SEEM = {**READER, "task": "seem", "model": "seem-focal-t-v1"}
 
@@ -105,3 +107,11 @@ def test_a_model_that_is_not_there_is_named_first(tmp_path: Path) -> None:
     assert isinstance(run, SeemRun)
     with pytest.raises(CheckpointError, match="is not there"):
         train_seem(run)
+
+
+def test_the_documented_configurations_can_be_read() -> None:
+    pages = [ROOT / "docs/training.md", ROOT / "docs/gpu.md", ROOT / "weights/README.md"]
+    found = [match for page in pages for match in re.findall(r'\{"task".*?\n?.*?\}(?=\n|\')', page.read_text())]
+    assert len(found) >= 3
+    for text in found:
+        parse_run(json.loads(text), text)

@@ -332,3 +332,20 @@ def test_rounds_of_clicks_come_before_the_one_that_is_learned(packed: Pack, rout
     assert [memory is None for _, _, memory in calls] == [True, False, False]
     assert calls[0][1] < calls[1][1] < calls[2][1]
     assert not calls[2][2].requires_grad
+
+
+@pytest.mark.cuda
+def test_a_run_goes_on_on_the_other_kind_of_machine(
+    packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = write_tiny_checkpoint(tmp_path / "tiny.safetensors", monkeypatch, routing="v1", trained="full")
+    training = replace(FEW, setting="all-but-text", video=VideoConfig(every=2, frames=2))
+    settings = {"training": training, "steps": 2, "device": "cuda", "precision": None, "workers": 1}
+    train_seem(a_run(model, packed, tmp_path / "run", **settings), clip_function=track_clip)
+    train_seem(a_run(model, packed, tmp_path / "run", training=training, steps=4), clip_function=track_clip)
+    found = losses(tmp_path / "run")
+    assert len(found) == 4
+    assert np.isfinite(found).all()
