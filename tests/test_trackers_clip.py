@@ -39,6 +39,7 @@ def tensors(found: Scene) -> tuple[list[Tensor], Tensor]:
 @pytest.mark.parametrize("routing", ["demo", "v0", "v1"])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_a_clip_gives_the_masks_of_the_tracker(clip: Scene, routing: Any, gradients: bool) -> None:
+    """To the last bit, unless gradients take the model's sums another way: then up to rounding."""
     tracker = PromptMemoryTracker(SeemSegmenter(tiny_seem(routing)), config=OPEN)
     tracker.step(clip.images[0], [MaskPrompt(mask, i) for i, mask in zip((9, 4), clip.masks[0], strict=True)])
     expected = [tracker.step(image) for image in clip.images[1:]]
@@ -48,8 +49,11 @@ def test_a_clip_gives_the_masks_of_the_tracker(clip: Scene, routing: Any, gradie
         assert seen.ids == (4, 9)
         assert seen.logits.requires_grad == gradients
         masks = object_masks(seen, clip.images[0].shape[:2], least=OPEN.least_score)
-        assert np.array_equal(masks.labels, found.labels)
-        assert np.array_equal(masks.scores, found.scores)
+        if not gradients:
+            assert np.array_equal(masks.labels, found.labels)
+            assert np.array_equal(masks.scores, found.scores)
+        assert np.mean(masks.labels != found.labels) < 1e-4
+        assert masks.scores == pytest.approx(found.scores, abs=1e-5)
 
 
 class Forgetful(SeemSegmenter):
