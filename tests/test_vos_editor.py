@@ -21,6 +21,7 @@ from clips import HEIGHT, WIDTH, Clip, picture, square, write_clip
 from history_tracker import HistoryTracker, same
 from scenes import iou
 
+import vos.editor
 from seem_core.errors import InputError, MaskError, OutputError, PromptError, VideoError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ReferencePrompt, TextPrompt
 from trackers.base import Image, ObjectMasks
@@ -328,6 +329,21 @@ def test_results_can_be_exported_as_a_folder_of_results(tmp_path: Path) -> None:
             export_results(editor, tmp_path / "out")
         assert "6 frames were written with masks from before" in export_results(editor, tmp_path / "late").warnings[0]
     assert render(tmp_path / "out", what=["contact"]).made
+
+
+def test_what_another_editor_did_just_before_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was still open when the folder was looked at, and closed before it was locked."""
+    opened = vos.editor.open_source
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(vos.editor, "open_source", opened)
+        with Editor(Clip(8), tmp_path, tracker="copy") as other:
+            other.add_prompt(3, shown(3))
+        return opened(*arguments)
+
+    monkeypatch.setattr(vos.editor, "open_source", meanwhile)
+    with Editor(Clip(8), tmp_path, tracker="copy") as editor:
+        assert [prompt.frame for prompt in editor.prompts] == [3]
 
 
 def test_other_settings_make_all_results_stale(tmp_path: Path) -> None:

@@ -106,8 +106,8 @@ class Editor:
             if not self._tracked:
                 raise InputError(f"start {options.start} is past the end; the video has frames 0..{frames - 1}")
             self._size = WorkingSize.of((info.height, info.width), options.max_side)
-            self._state = begin_state(info, options, found)
             self._folder = EditorFolder(Path(folder), (info.height, info.width), states)
+            self._state = begin_state(info, options, find_state(Path(folder)))  # again: now nobody else can change it
             self._files.write(self._state)
         except BaseException:
             self.close()
