@@ -113,6 +113,12 @@ def convert_model(
         RoutingChoice | None,
         typer.Option("--routing", help="How its tokens attend; weights do not tell.", show_default="by the file name"),
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--licence", metavar="TEXT", help="As its source states it.", show_default="what is known of the file name"
+        ),
+    ] = None,
     no_classes: NoClasses = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -132,6 +138,7 @@ def convert_model(
             configuration=config,
             routing=routing.value if routing else None,
             classes=not no_classes,
+            licence=licence,
             overwrite=overwrite,
             progress=progress,
         )

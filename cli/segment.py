@@ -49,61 +49,71 @@ class QueryChoice(StrEnum):
     visual = "visual"
 
 
+Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")]
+Points = Annotated[
+    Several, typer.Option("--point", "-p", metavar="X,Y[:+|-][#ID]", help="A click on the object; :- beside it.")
+]
+Boxes = Annotated[Several, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1[#ID]", help="A box around the object.")]
+Scribbles = Annotated[
+    Several, typer.Option("--scribble", "-s", metavar="X,Y,X,Y,...[:+|-][#ID]", help="A stroke through these points.")
+]
+Polygons = Annotated[
+    Several, typer.Option("--polygon", metavar="X,Y,X,Y,...[:+|-][#ID]", help="An area by its corners.")
+]
+Masks = Annotated[
+    Several, typer.Option("--mask", "-m", metavar="PATH[#ID]", help="Mask of the object(s) on the picture.")
+]
+Words = Annotated[Several, typer.Option("--text", "-t", metavar="WORDS[#ID]", help="The object in words.")]
+Panoptic = Annotated[bool, typer.Option("--panoptic", help="Segment everything, without prompts.")]
+Classes = Annotated[
+    str | None,
+    typer.Option("--vocabulary", metavar='"A,B,..."', help="Classes to tell apart; by default the model's."),
+]
+Answer = Annotated[
+    QueryChoice, typer.Option("--output-query", help="Which queries answer where there are marks and words.")
+]
+Previous = Annotated[
+    Path | None, typer.Option("--previous", metavar="PATH", help="masks.png of a round before, to be corrected.")
+]
+Rounds = Annotated[list[Path] | None, typer.Option("--round", metavar="FILE.json", help="Prompts of one more round.")]
+SeemModel = Annotated[
+    str, typer.Option("--model", metavar="NAME|PATH", help="A name of 'vos models list' or a converted file.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="SHORT[xLONG]", help="Short side of the encoded picture, and a cap on the long one."
+    ),
+]
+Precision = Annotated[PrecisionChoice, typer.Option("--precision", help="Of image encoder and decoder.")]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.", show_default="NAME_seem")
+]
+
+
 def segment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")],
-    point: Annotated[
-        Several, typer.Option("--point", "-p", metavar="X,Y[:+|-][#ID]", help="A click on the object; :- beside it.")
-    ] = None,
-    box: Annotated[
-        Several, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1[#ID]", help="A box around the object.")
-    ] = None,
-    scribble: Annotated[
-        Several,
-        typer.Option("--scribble", "-s", metavar="X,Y,X,Y,...[:+|-][#ID]", help="A stroke through these points."),
-    ] = None,
+    image: Picture,
+    point: Points = None,
+    box: Boxes = None,
+    scribble: Scribbles = None,
     width: ScribbleWidth = 3.0,
-    polygon: Annotated[
-        Several, typer.Option("--polygon", metavar="X,Y,X,Y,...[:+|-][#ID]", help="An area by its corners.")
-    ] = None,
-    mask: Annotated[
-        Several, typer.Option("--mask", "-m", metavar="PATH[#ID]", help="Mask of the object(s) on the picture.")
-    ] = None,
-    text: Annotated[Several, typer.Option("--text", "-t", metavar="WORDS[#ID]", help="The object in words.")] = None,
+    polygon: Polygons = None,
+    mask: Masks = None,
+    text: Words = None,
     reference: References = None,
     reference_mask: ReferenceMasks = None,
-    panoptic: Annotated[bool, typer.Option("--panoptic", help="Segment everything, without prompts.")] = False,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option("--vocabulary", metavar='"A,B,..."', help="Classes to tell apart; by default the model's."),
-    ] = None,
-    output_query: Annotated[
-        QueryChoice, typer.Option("--output-query", help="Which queries answer where there are marks and words.")
-    ] = QueryChoice.auto,
-    previous: Annotated[
-        Path | None, typer.Option("--previous", metavar="PATH", help="masks.png of a round before, to be corrected.")
-    ] = None,
-    round_files: Annotated[
-        list[Path] | None, typer.Option("--round", metavar="FILE.json", help="Prompts of one more round.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|PATH", help="A name of 'vos models list' or a converted file.")
-    ] = "seem-focal-t-v0",
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size", metavar="SHORT[xLONG]", help="Short side of the encoded picture, and a cap on the long one."
-        ),
-    ] = None,
-    precision: Annotated[PrecisionChoice, typer.Option("--precision", help="Of image encoder and decoder.")] = (
-        PrecisionChoice.fp32
-    ),
+    panoptic: Panoptic = False,
+    vocabulary: Classes = None,
+    output_query: Answer = QueryChoice.auto,
+    previous: Previous = None,
+    round_files: Rounds = None,
+    model: SeemModel = "seem-focal-t-v0",
+    size: Size = None,
+    precision: Precision = PrecisionChoice.fp32,
     device: OnDevice = Device.auto,
     threads: Threads = None,
     mask_format: MaskFormat = MaskKind.auto,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.", show_default="NAME_seem"),
-    ] = None,
+    out: OutFolder = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     json: Json = False,

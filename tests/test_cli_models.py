@@ -97,6 +97,13 @@ def test_options_of_convert(source: Path, tmp_path: Path, capsys: pytest.Capture
     assert vos(capsys, "convert", source, "--routing", "v2")[0] == 2
 
 
+def test_the_licence_is_what_the_user_read(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    licence = "CC BY-NC 4.0, says the author's page"
+    code, said, _ = vos(capsys, "convert", source, "--no-classes", "--licence", licence, "--json")
+    assert (code, json.loads(said)["licence"]) == (0, licence)
+    assert licence in vos(capsys, "info", "tiny-v0")[1]
+
+
 def test_what_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = vos(capsys, "convert", source, "--config", "wider-v0", "--no-classes")
     assert (code, out) == (4, "")
