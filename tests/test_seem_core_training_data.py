@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
+from seem_core.coco_masks import decode_rle, encode_rle, fill_polygon
 from seem_core.errors import DatasetError, InputError
 from seem_core.training.coco_instances import (
     CocoPicture,
     decode_segmentation,
-    fill_polygon,
-    fill_runs,
     read_coco,
     refine_masks,
-    unpack_counts,
 )
 from seem_core.training.data_sources import DataSpec, MaskFile, find_clips, recognise
 from seem_core.training.pack import Pack, pack
@@ -228,14 +226,14 @@ def packed(counts: list[int]) -> str:
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=24)))
 def test_run_lengths_survive(mask: np.ndarray) -> None:
     counts = run_lengths(mask)
-    assert np.array_equal(fill_runs(counts, *mask.shape), mask)
-    assert unpack_counts(packed(counts)) == counts
+    assert encode_rle(mask) == packed(counts)
     for form in (counts, packed(counts)):
         assert np.array_equal(decode_segmentation({"size": list(mask.shape), "counts": form}, *mask.shape), mask)
 
 
 def test_known_compressed_run_lengths() -> None:
-    assert unpack_counts("52203") == [5, 2, 2, 2, 5]  # the fourth is 2 + 0, the fifth 2 + 3
+    runs = [5, 2, 2, 2, 5]  # the fourth is 2 + 0, the fifth 2 + 3
+    assert np.array_equal(decode_rle((4, 4), "52203"), decode_rle((4, 4), runs))
 
 
 def annotation(image: int, category: int, mask: np.ndarray, **more: Any) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import vos
+from seem_core.coco_masks import encode_rle
 from seem_core.errors import MaskError, PromptError, VosError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from vos.areas import fill_polygons
 from vos.prompt_file import PromptFile, PromptTarget, frame_number, read_prompts
 from vos.prompt_json import Numbering
-from vos.rle import encode_rle
 
 SIZE = (20, 40)
 TARGET = PromptTarget(SIZE, frame_number)

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from seem_core.coco_masks import fill_polygon
 from seem_core.errors import MaskError
 
 Mask: TypeAlias = npt.NDArray[np.bool_]  # (H, W)
 Points: TypeAlias = tuple[tuple[float, float], ...]  # (x, y)
 Size: TypeAlias = tuple[int, int]  # (H, W)
 
-_FINER = 4  # a pixel belongs to a polygon that covers half of its 4 x 4 parts
 _SAME_SHAPE = 0.02  # relative difference of the aspect ratios of two sizes of one picture
 
 
@@ -53,17 +53,8 @@ class Scaling:
 
 
 def fill_polygons(polygons: Iterable[Points], size: Size) -> Mask:
-    """(H, W) bool: all that lies in any of the polygons, whose points are in pixels, centres on whole numbers."""
+    """(H, W) bool: pixels whose centre lies in any of the polygons; points are in pixels, centres on whole numbers."""
     mask = np.zeros(size, np.bool_)
     for points in polygons:
-        corners = np.asarray(points, np.float64)  # (N, 2) x, y
-        x0, y0 = (max(0, int(v)) for v in np.floor(corners.min(0) + 0.5))
-        x1, y1 = (min(n, int(v)) for n, v in zip(size[::-1], np.ceil(corners.max(0) + 0.5), strict=True))
-        if x0 >= x1 or y0 >= y1:
-            continue
-        canvas = np.zeros(((y1 - y0) * _FINER, (x1 - x0) * _FINER), np.uint8)
-        fine = (corners + 0.5 - (x0, y0)) * _FINER - 0.5
-        cv2.fillPoly(canvas, [np.round(fine * 256).astype(np.int32)], 255, shift=8)
-        share = cv2.resize(canvas, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        mask[y0:y1, x0:x1] |= share >= 128
+        mask |= fill_polygon(np.asarray(points, np.float64) + 0.5, *size)
     return mask

@@ -13,13 +13,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seem_core.coco_masks import decode_rle
 from seem_core.errors import MaskError, PromptError, VosError
 from seem_core.prompts import BoxPrompt, MaskPrompt
 from vos.areas import Mask, Points, Scaling, fill_polygons
 from vos.json_fields import Fields, shown
 from vos.prompt_json import Reading
 from vos.prompts import Origin, TimedPrompt, When, at_place
-from vos.rle import decode_rle
 from vos.wording import some
 
 _IDENTITIES = ("track_id", "instance_id")

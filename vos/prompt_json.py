@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
 
+from seem_core.coco_masks import decode_rle
 from seem_core.errors import MaskError, PromptError, VideoError, VosError
 from seem_core.prompts import (
     MAX_OBJECT_ID,
@@ -38,7 +39,6 @@ from vos.json_fields import Fields, shown
 from vos.masks import MaskFormat, PromptMask, read_prompt_mask
 from vos.prompt_sources import one_object, read_picture
 from vos.prompts import Forget, Origin, Seconds, TimedPrompt, When, at_place
-from vos.rle import decode_rle
 
 VERSION = 1
 KINDS = ("mask", "point", "box", "scribble", "polygon", "text", "reference", "forget")

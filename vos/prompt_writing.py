@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from PIL import Image as Pictures
 
+from seem_core.coco_masks import encode_rle
 from seem_core.prompts import (
     BoxPrompt,
     MaskPrompt,
@@ -23,7 +24,6 @@ from seem_core.prompts import (
 )
 from vos.prompt_json import VERSION, Mask
 from vos.prompts import Forget, FramePrompt, Origin, Seconds, TimedPrompt, When
-from vos.rle import encode_rle
 from vos.run_record import Json
 
 Item: TypeAlias = TimedPrompt | FramePrompt

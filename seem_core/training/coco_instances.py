@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from seem_core.coco_masks import decode_rle, fill_polygon
 from seem_core.errors import DatasetError
 
 Mask = npt.NDArray[np.bool_]
@@ -99,54 +100,11 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
         if tuple(segmentation["size"]) != (height, width):
             raise ValueError(f"run lengths are for {segmentation['size']}, the picture is {[height, width]}")
         counts = segmentation["counts"]
-        return fill_runs(unpack_counts(counts) if isinstance(counts, str | bytes) else counts, height, width)
+        return decode_rle((height, width), counts.decode("ascii") if isinstance(counts, bytes) else counts)
     mask = np.zeros((height, width), bool)
     for polygon in segmentation:
         mask |= fill_polygon(np.asarray(polygon, np.float64).reshape(-1, 2), height, width)
     return mask
-
-
-def fill_polygon(corners: npt.NDArray[np.float64], height: int, width: int) -> Mask:
-    """(H, W) bool: pixels whose centre lies inside (even-odd rule); corners (n, 2) x, y, pixel (0, 0) spans 0..1."""
-    changes = np.zeros((height, width + 1), np.int32)
-    following = np.roll(corners, -1, axis=0)
-    for (x0, y0), (x1, y1) in zip(corners, following, strict=True):
-        if y0 == y1:
-            continue
-        low, high = min(y0, y1), max(y0, y1)
-        rows = np.arange(max(int(np.ceil(low - 0.5)), 0), min(int(np.ceil(high - 0.5)), height))
-        x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-        columns = np.ceil(x - 0.5).clip(0, width).astype(np.int64)
-        changes[rows, columns] += 1  # rows of one edge are different, so that none is lost
-    inside: Mask = np.cumsum(changes[:, :width], axis=1) % 2 == 1
-    return inside
-
-
-def fill_runs(counts: Sequence[int], height: int, width: int) -> Mask:
-    """(H, W) bool of run lengths down the columns, outside first. Raises ValueError where they do not fill it."""
-    runs = np.asarray(counts, np.int64)
-    if runs.sum() != height * width or (runs < 0).any():
-        raise ValueError(f"run lengths cover {int(runs.sum())} pixels, the picture has {height * width}")
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return inside.reshape(width, height).T
-
-
-def unpack_counts(text: str | bytes) -> list[int]:
-    """Run lengths of COCO's compressed text: five bits a character, the fourth and later ones as differences."""
-    data = text.encode("ascii") if isinstance(text, str) else text
-    counts: list[int] = []
-    at = 0
-    while at < len(data):
-        value, shift, more = 0, 0, True
-        while more:
-            byte = data[at] - 48
-            value |= (byte & 0x1F) << shift
-            more = bool(byte & 0x20)
-            at, shift = at + 1, shift + 5
-        if byte & 0x10:  # the sign bit of the last group
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-    return counts
 
 
 def _largest(annotations: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

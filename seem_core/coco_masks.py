@@ -1,4 +1,4 @@
-"""Masks as run lengths, the way COCO writes them: `encode_rle`, `decode_rle`.
+"""Masks as COCO writes them: polygons, `fill_polygon`, and run lengths, `encode_rle` and `decode_rle`.
 
 Runs go down the columns and alternate between outside and inside, beginning with outside (maybe 0 pixels long). They
 are a list of numbers, or text: each number from the fourth on as its difference to the number two before it, in groups
@@ -19,6 +19,22 @@ Mask = npt.NDArray[np.bool_]  # (H, W)
 _MOST_PIXELS = 1 << 28
 _FIRST, _MORE, _SIGN, _FIVE_BITS = 48, 0x20, 0x10, 0x1F
 _MOST_GROUPS = 7  # 35 bits hold any run of `_MOST_PIXELS`
+
+
+def fill_polygon(corners: npt.NDArray[np.float64], height: int, width: int) -> Mask:
+    """(H, W) bool: pixels whose centre lies inside (even-odd rule); corners (n, 2) x, y, pixel (0, 0) spans 0..1."""
+    changes = np.zeros((height, width + 1), np.int32)
+    following = np.roll(corners, -1, axis=0)
+    for (x0, y0), (x1, y1) in zip(corners, following, strict=True):
+        if y0 == y1:
+            continue
+        low, high = min(y0, y1), max(y0, y1)
+        rows = np.arange(max(int(np.ceil(low - 0.5)), 0), min(int(np.ceil(high - 0.5)), height))
+        x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        columns = np.ceil(x - 0.5).clip(0, width).astype(np.int64)
+        changes[rows, columns] += 1  # rows of one edge are different, so that none is lost
+    inside: Mask = np.cumsum(changes[:, :width], axis=1) % 2 == 1
+    return inside
 
 
 def encode_rle(mask: Mask) -> str:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from seem_core.coco_masks import decode_rle, encode_rle
 from seem_core.errors import MaskError
-from vos.rle import decode_rle, encode_rle
 
 # One annotation of a picture of 2211 rows and 2097 columns, from the description of an exporter of COCO files, which
 # gives its area (6718) and box (x 504, y 842, 117 wide, 75 high) beside it.
