@@ -76,13 +76,13 @@ def test_loss_falls_on_one_batch(small_pack: Pack, first_weights: Path) -> None:
     batch = task.batch(0, 0, STAGE)
     optimizer = torch.optim.AdamW(list(task.parameter_groups(3e-3)))
     seen = []
-    for _ in range(30):
+    for _ in range(15):
         loss, _ = task.loss(batch, 0, 0, 1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         seen.append(float(loss.detach()))
-    assert seen[-1] < 0.7 * seen[0], seen
+    assert seen[-1] < 0.8 * seen[0], seen
 
 
 def test_weights_come_out_trained_and_the_frozen_part_untouched(

@@ -304,9 +304,15 @@ def _encode(
 
 
 def _read(frame: SourceFrame) -> tuple[Image, Labels]:
-    image = _rgb(cv2.imread(str(frame.image), cv2.IMREAD_COLOR))
+    try:
+        data = np.frombuffer(frame.image.read_bytes(), np.uint8)
+    except OSError as error:
+        raise DatasetError(f"training picture {frame.image} is missing or cannot be read: {error.strerror}") from error
+    image = _rgb(cv2.imdecode(data, cv2.IMREAD_COLOR)) if len(data) else None
     if image is None:
-        raise DatasetError(f"training picture {frame.image} is missing or cannot be read")
+        raise DatasetError(
+            f"training picture {frame.image} is no picture that can be decoded; replace it or take it out"
+        )
     return image, frame.mask.labels(image.shape[0], image.shape[1])
 
 
