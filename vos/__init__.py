@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from vos.masks import read_labels, read_prompt_mask, write_labels
     from vos.output import FrameRecord, ObjectRecord, ResultFolder, RunRecord, read_frames, read_run
     from vos.pipeline import TrackOptions, track
-    from vos.prompt_file import PromptFile, read_prompts, write_prompts
+    from vos.prompt_file import PromptFile, prompts_schema, read_prompts, write_prompts
+    from vos.prompt_sources import ReferenceFile
     from vos.prompts import Forget, FramePrompt, Seconds, TimedPrompt
     from vos.to_folder import TrackSummary, track_to_folder
     from vos.video import open_video
@@ -66,7 +67,8 @@ _HOMES = {
     "vos.masks": ("read_labels", "read_prompt_mask", "write_labels"),
     "vos.output": ("FrameRecord", "ObjectRecord", "ResultFolder", "RunRecord", "read_frames", "read_run"),
     "vos.pipeline": ("TrackOptions", "track"),
-    "vos.prompt_file": ("PromptFile", "read_prompts", "write_prompts"),
+    "vos.prompt_file": ("PromptFile", "prompts_schema", "read_prompts", "write_prompts"),
+    "vos.prompt_sources": ("ReferenceFile",),
     "vos.prompts": ("Forget", "FramePrompt", "Seconds", "TimedPrompt"),
     "vos.to_folder": ("TrackSummary", "track_to_folder"),
     "vos.video": ("open_video",),
@@ -100,6 +102,7 @@ __all__ = [
     "Prompt",
     "PromptError",
     "PromptFile",
+    "ReferenceFile",
     "ReferencePrompt",
     "ResultFolder",
     "RunRecord",
@@ -120,6 +123,7 @@ __all__ = [
     "load_segmenter",
     "open_layout",
     "open_video",
+    "prompts_schema",
     "read_frames",
     "read_labels",
     "read_prompt_mask",
