@@ -2,8 +2,10 @@
 
     python benchmarks/propagate.py                                   synthetic, 854x480, one and five objects
     python benchmarks/propagate.py --images FOLDER --mask FIRST.png  real frames
+    python benchmarks/propagate.py --objects 1 5 20 100 --frames 12  what every further object costs
     python benchmarks/propagate.py --size 3840x2160 --objects 20 --frames 10
     python benchmarks/propagate.py --stream 10000 --plot stream.png  resident memory of a 320x180 stream
+    python benchmarks/propagate.py --stream 3000 --objects 5         the same with five objects
 
 Y is one 3x3 convolution 512 -> 512 on 120x216, fp32, channels last, one thread, in this process (122 GFLOP): figures
 from different machines compare in that unit. Times are processor time of this process, medians over the frames after
@@ -66,19 +68,24 @@ def compare(clips: list[tuple[list[bytes], Labels]], frames: int) -> None:
     """Time each clip and print its stations, in milliseconds and in Y."""
     unit = yardstick()
     print(f"Y = {unit:.3f} s on {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread")
-    totals = []
+    totals, counts = [], []
     for jpegs, labels in clips:
         stations, memory = run(jpegs, labels, frames)
         height, width = labels.shape
         count = len(np.unique(labels)) - 1
         total = sum(statistics.median(s[-frames:]) for s in stations.values())
         totals.append(total)
+        counts.append(count)
         print(f"\n{width}x{height}, {count} objects: {total:.3f} s per frame = {total / unit:.3f} Y; {memory}")
         for name, seconds in stations.items():
             print(f"  {name:<8}{1e3 * statistics.median(seconds[-frames:]):>8.1f} ms")
         print(f"  peak resident {peak():.0f} MB")
-    if len(totals) > 1:
-        print(f"\nratio of the last to the first: {totals[-1] / totals[0]:.2f}")
+    for total, count in zip(totals[1:], counts[1:], strict=True):
+        further = (total - totals[0]) / max(1, count - counts[0])
+        print(
+            f"\n{count} objects take {total / totals[0]:.2f} times the time of {counts[0]};"
+            f" each further one {1e3 * further:.1f} ms = {further / unit:.4f} Y"
+        )
 
 
 def run(jpegs: list[bytes], labels: Labels, frames: int) -> tuple[dict[str, list[float]], str]:

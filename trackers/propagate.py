@@ -26,6 +26,7 @@ from trackers.propagation import LabelPropagation, PropagationConfig
 
 Mask = npt.NDArray[np.bool_]
 ELSEWHERE = -1  # frame of what other pictures show
+MANY = 32  # objects
 AREAS = 15  # frames of which the usual area of an object is the median
 
 
@@ -265,10 +266,11 @@ def shares_of_picture(found: ObjectMasks) -> dict[int, float]:
     return dict(zip(found.ids, shares.tolist(), strict=True))
 
 
-def _pixels(labels: Labels, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+def _pixels(labels: Labels, ids: Sequence[int]) -> npt.NDArray[np.float64]:
     """(N,) pixels that each of ``ids`` has."""
-    bins = max(ids, default=0) + 1
-    return np.asarray(cv2.calcHist([labels], [0], None, [bins], [0, bins]), np.float32).ravel()[list(ids)]
+    if len(ids) <= MANY:  # comparing with a few ids is faster than counting all
+        return np.array([cv2.countNonZero((labels == i).view(np.uint8)) for i in ids], np.float64)
+    return np.bincount(labels.ravel(), minlength=max(ids) + 1)[list(ids)].astype(np.float64)
 
 
 def no_objects(image: Image) -> ObjectMasks:
