@@ -111,7 +111,7 @@ def pack(
     """
     from seem_core.checkpoint import refuse_existing
     from seem_core.training.pack import pack as make_pack
-    from seem_core.training.pack import read_sources
+    from seem_core.training.packing import read_sources
 
     refuse_existing(out, overwrite=overwrite)
     specs, options = read_sources(data)

@@ -11,6 +11,7 @@ import pytest
 
 from seem_core.errors import CheckpointError, InputError
 from seem_core.training.loop import Stage
+from seem_core.training.packing import CLIPS, PICTURES, Packing, read_sources
 from seem_core.training.run import parse_run, read_run
 from seem_core.training.run_settings import choose_stages, count_workers, use_device
 from seem_core.training.train_reader import ReaderRun
@@ -60,7 +61,7 @@ def test_fields_become_types() -> None:
         ({"stages": [{"until": 1, "size": 64}]}, r"stages\[0\] lacks the field 'clips'"),
         ({"precision": "float16"}, r"precision is one of float32, bfloat16"),
         ({"workers": -1}, r"workers"),
-        ({"packing": {"thinning": 0}}, r"thinning at least 1"),
+        ({"packing": {"thinnig": 1}}, r"packing has an unknown field 'thinnig'"),
     ],
 )
 def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
@@ -115,3 +116,20 @@ def test_the_documented_configurations_can_be_read() -> None:
     assert len(found) >= 3
     for text in found:
         parse_run(json.loads(text), text)
+
+
+def test_packing_changes_what_suits_the_task(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**SEEM, "data": [{"path": "x"}], "packing": {"still_side": 800}}))
+    specs, options = read_sources(path)
+    assert [spec.path for spec in specs] == [Path("x")]
+    assert (options.still_side, options.still_quality) == (800, PICTURES.still_quality)
+    path.write_text(json.dumps({"data": [{"path": "x"}]}))
+    assert read_sources(path)[1] == CLIPS
+    with pytest.raises(InputError, match="thinning at least 1"):
+        Packing(thinning=0).on(CLIPS)
+    path.write_text(json.dumps({"images": [], "annotations": []}))
+    assert read_sources(path)[0][0].kind == "coco"
+    path.write_text("[]")
+    with pytest.raises(InputError, match='no list "data"'):
+        read_sources(path)

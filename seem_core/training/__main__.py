@@ -9,7 +9,7 @@ import argparse
 import logging
 import signal
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -71,12 +71,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from seem_core.training.pack import PackOptions, pack, read_sources
+    from seem_core.training.pack import pack
+    from seem_core.training.packing import read_sources
 
     specs, packing = read_sources(options.data)
     given = {name: getattr(options, name) for name in PACKING if getattr(options, name) is not None}
-    kept = {f.name: getattr(packing, f.name) for f in fields(PackOptions)}
-    print(pack(specs, options.out, PackOptions(**{**kept, **given})))
+    print(pack(specs, options.out, replace(packing, **given)))
     return 0
 
 

@@ -31,7 +31,6 @@ import numpy.typing as npt
 from seem_core.disk import is_no_room
 from seem_core.errors import DatasetError, DiskFullError, InputError, OutputError
 from seem_core.training.data_sources import DataSpec, SourceClip, SourceFrame, find_clips
-from seem_core.training.json_fields import parse_value, read_json
 
 MAGIC = b"VOSPACK1"
 IGNORED_VALUE = 255
@@ -192,23 +191,6 @@ def pack(
         kind = DiskFullError if is_no_room(error) else OutputError
         raise kind(f"training pack {out} cannot be written: {error.strerror}") from error
     return Pack(out)
-
-
-def read_sources(path: Path) -> tuple[tuple[DataSpec, ...], PackOptions]:
-    """What to pack, and how: a folder as it is, or a JSON file with `data` and maybe `packing`, such as a run's.
-
-    Raises InputError for a file that is neither.
-    """
-    if path.suffix != ".json" or not path.is_file():
-        return (DataSpec(path),), PackOptions()
-    content = read_json(path)
-    if not isinstance(content, dict) or "data" not in content:
-        if isinstance(content, dict) and "annotations" in content:
-            return (DataSpec(path, "coco"),), PackOptions()
-        raise InputError(f'{path} has no list "data" of sources to pack')
-    specs = parse_value(tuple[DataSpec, ...], content["data"], f"{path}: data")
-    packing = content.get("packing")
-    return specs, PackOptions() if packing is None else parse_value(PackOptions, packing, f"{path}: packing")
 
 
 def _pack_frames(

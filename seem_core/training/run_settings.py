@@ -17,6 +17,7 @@ from seem_core.errors import DeviceError, InputError, OutputError
 from seem_core.training.data_sources import DataSpec, MaskFile, find_clips, recognise
 from seem_core.training.loop import LoopConfig, Stage
 from seem_core.training.pack import Pack, PackOptions, pack
+from seem_core.training.packing import Packing
 from seem_core.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Run:
 
     folder         log, samples and checkpoint; a checkpoint in it is taken up
     data           what to train on; one pack, or sources that are packed into the folder first
-    packing        how they are packed, where they are
+    packing        how they are packed, where otherwise than suits the task
     minutes        of training, all sittings together
     steps          of training; the curve is then the same however often the run is cut
     within         minutes that this sitting may take, set-up included
@@ -48,7 +49,7 @@ class Run:
 
     folder: Path
     data: tuple[DataSpec, ...]
-    packing: PackOptions | None = None
+    packing: Packing | None = None
     minutes: float | None = None
     steps: int | None = None
     within: float | None = None
@@ -156,10 +157,10 @@ def within_sitting(run: Run, config: LoopConfig, started: float) -> LoopConfig:
     return replace(config, minutes=max(0.05, left) + (0.0 if state is None else state.elapsed / 60))
 
 
-def open_data(run: Run, packing: PackOptions) -> Pack:
+def open_data(run: Run, options: PackOptions) -> Pack:
     """The run's pack; sources that are none are packed into the folder, and again when one of their files changed.
 
-    packing: how they are packed, where the run does not say. Raises DatasetError for data that cannot be used,
+    options: how they are packed, where the run does not say. Raises DatasetError for data that cannot be used,
     InputError where a checkpoint is of other data.
     """
     packs = [spec.path for spec in run.data if "pack" in (spec.kind, spec.kind == "auto" and recognise(spec.path))]
@@ -169,7 +170,7 @@ def open_data(run: Run, packing: PackOptions) -> Pack:
         raise InputError(f"{packs[0]} is packed already; leave packing out, or pack the data again")
     if packs:
         return Pack(packs[0])
-    options = run.packing or packing
+    options = options if run.packing is None else run.packing.on(options)
     kept, fresh, stamp_file = (run.folder / name for name in (PACKED, f"{PACKED}.new", f"{PACKED}.stamp"))
     stamp = _stamp(run.data, options)
     if kept.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp:

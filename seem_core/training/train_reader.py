@@ -15,7 +15,7 @@ from seem_core.errors import InputError
 from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import load_reader, save_reader
 from seem_core.training.loop import Stage, Trainer
-from seem_core.training.pack import PackOptions
+from seem_core.training.packing import CLIPS
 from seem_core.training.reader_task import ReaderTask, ReaderTaskConfig
 from seem_core.training.run_settings import (
     TUNED_ALGORITHMS,
@@ -74,7 +74,7 @@ def train_reader(run: ReaderRun, stop: Event | None = None) -> Path:
         raise InputError(f"the reader learns from clips: frames >= 2 in every stage, not {stages}")
     config = loop_config(run, stages)
     model = _model(run)
-    pack = open_data(run, PackOptions())
+    pack = open_data(run, CLIPS)
     precision = choose_precision(run, device)
     task = ReaderTask(model, pack, device, run.training, workers=count_workers(run, device), precision=precision)
     log.info("%r on %s in %.1f s", pack, device, time.perf_counter() - started)

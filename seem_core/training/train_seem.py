@@ -17,7 +17,8 @@ from seem_core.model import Seem
 from seem_core.routing import ROUTINGS, RoutingName
 from seem_core.segmenter_types import Trained
 from seem_core.training.loop import Stage, Trainer
-from seem_core.training.pack import Pack, PackOptions
+from seem_core.training.pack import Pack
+from seem_core.training.packing import PICTURES
 from seem_core.training.run_settings import (
     Run,
     choose_precision,
@@ -32,13 +33,10 @@ from seem_core.training.seem_task import ClipFunction, SeemTask
 from seem_core.training.seem_task_config import SeemTaskConfig
 from seem_core.vocabulary import Vocabulary, make_vocabulary, stored_vocabulary
 
-__all__ = ["PACKING", "ClipFunction", "SeemRun", "train_seem"]
+__all__ = ["ClipFunction", "SeemRun", "train_seem"]
 
 log = logging.getLogger(__name__)
 
-PACKING = PackOptions(
-    still_side=640, clip_side=480, max_side=1333, still_quality=90, clip_quality=90, min_area=0.0005, exclude=()
-)
 PUBLISHED_RATE = 1e-4
 PUBLISHED_BETAS = (0.9, 0.999)
 PUBLISHED_CLIP_NORM = 5.0
@@ -82,7 +80,7 @@ def train_seem(run: SeemRun, stop: Event | None = None, clip_function: ClipFunct
         run, stages, schedule=run.schedule, warmup=run.warmup, ema=run.ema, betas=PUBLISHED_BETAS,
         clip_norm=PUBLISHED_CLIP_NORM,
     )  # fmt: skip
-    pack = open_data(run, PACKING)
+    pack = open_data(run, PICTURES)
     vocabulary = _vocabulary(loaded, pack) if run.training.segmentation else None
     task = SeemTask(
         model, pack, device, run.training, vocabulary=vocabulary, workers=count_workers(run, device),
