@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from tiny_checkpoint import write_tiny_checkpoint
 from tiny_seem import TINY
 
 from cli.main import run
+from seem_core.coco import COCO_PANOPTIC, COCO_THINGS
+from seem_core.convert_file import COCO_CLASSES
 from seem_core.errors import PromptError
 from seem_core.prompts import TextPrompt
-from seem_core.text import byte_pairs
+from seem_core.segmenter import SeemSegmenter
+from seem_core.text import TextEncoder, byte_pairs
 from vos.label_files import read_labels
 from vos.prompt_file import PromptTarget, read_prompts
 from vos.prompt_text import parse_polygon, parse_scribble, parse_words
@@ -135,6 +139,26 @@ def test_panoptic(folder: Path, capsys: Captured) -> None:
     for found in json.loads(capsys.readouterr().out)["objects"]:
         assert found["class_name"] in {"horse", "grass-merged"}
         assert found["thing"] == (found["class_name"] == "horse")
+
+
+def test_panoptic_tells_coco_classes_apart_by_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """With the embeddings that conversion stored: nothing is encoded, so the text encoder is not asked."""
+    write_tiny_checkpoint(Path("coco.safetensors"), monkeypatch, classes=COCO_CLASSES, trained="full")
+    monkeypatch.setattr(TextEncoder, "forward", None)
+    monkeypatch.setattr(SeemSegmenter, "panoptic", partialmethod(SeemSegmenter.panoptic, object_threshold=0.0))
+    assert segment("--panoptic", "-o", "out", "--json", model="coco.safetensors") == 0
+    result = json.loads(capsys.readouterr().out)
+    labels = read_labels(Path("out/masks.png"))
+    assert result["objects"]
+    for found in result["objects"]:
+        assert found["class_name"] in COCO_PANOPTIC
+        assert found["thing"] == (found["class_name"] in COCO_THINGS)
+        assert found["area"] == (labels == found["id"]).sum() > 0
+    with Image.open("out/overlay.png") as overlay:
+        assert overlay.width == 90
+    assert json.loads(Path("out/segments.json").read_text())["objects"] == result["objects"]
 
 
 def test_masks_of_an_untrained_model_come_with_a_warning(
