@@ -7,8 +7,8 @@
 quality  J&F on a DAVIS set, every object prompted by its first mask. The decoders are those of
          tests/support/oracle_segmenter.py: the truth, spoilt by a recipe, or noise.
 return   an object leaves a drawn scene for 20 frames and comes back elsewhere: frames until it is found again
-speed    processor time per frame of `propagate`, `reference` and `fused` in turn, in one process, one thread, as
-         ratios; the model has random weights, which changes no time
+speed    processor time per frame of `propagate`, `reference` and `fused`, which take turns in one process on one
+         thread, as ratios; the model has random weights, which changes no time
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +29,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from oracle_segmenter import NoiseSegmenter, OracleSegmenter, Recipe
+from oracle_segmenter import NoiseSegmenter, OracleSegmenter, Recipe, Truth
 from scenes import iou, scene
 
 from seem_core.prompts import MaskPrompt
@@ -40,6 +40,7 @@ from trackers.propagate import PropagateTracker
 from trackers.propagation import PropagationConfig
 
 Labels = npt.NDArray[Any]  # (H, W)
+WARM_UP = 4  # frames that are not timed
 
 RECIPES = {
     "oracle": Recipe(),
@@ -200,45 +201,52 @@ class Timed:
 
 
 def ratios(model: str, objects: int, frames: int) -> None:
-    """Times of three trackers that take turns frame by frame."""
+    """`fused` beside `propagate`, its decoder not counted; then with a model, beside `propagate` and `reference`."""
     from seem_core.config import PRESETS
     from seem_core.segmenter import SeemSegmenter
     from trackers.reference import ReferenceTracker
 
-    torch.manual_seed(0)
+    images, truths = moving(objects)
+    oracle = Timed(OracleSegmenter(images, truths))
+    propagate, fused = take_turns([PropagateTracker(), FusedTracker(oracle)], images, truths, oracle, 3 * frames)
+    print(f"854x480, {objects} object(s), CPU seconds per frame, medians; ratios are medians over the frames")
+    print(f"propagate {median(propagate):.3f}, fused without its decoder {median(fused):.3f}:", end=" ")
+    print(f"ratio {median_ratio(fused, propagate):.3f} ({3 * frames} frames)")
     built = PRESETS[model].build().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    timed = Timed(SeemSegmenter(built))
-    trackers: dict[str, Any] = {
-        "propagate": PropagateTracker(),
-        "reference": ReferenceTracker(timed),
-        "fused": FusedTracker(timed, decoder="on"),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in (*trackers, "own")}
-    images, prompts = moving(objects)
-    for n, image in zip(range(frames + 2), images, strict=False):
-        for name, tracker in trackers.items():
-            timed.seconds, start = 0.0, time.process_time()
-            tracker.step(image, prompts if n == 0 else ())
-            spent = time.process_time() - start
-            if n >= 2:  # the first frames fill caches
-                seconds[name].append(spent)
-                if name == "fused":
-                    seconds["own"].append(spent - timed.seconds)
-    times = {name: median(values) for name, values in seconds.items()}
-    print(f"{model}, 854x480, {objects} object(s), median of {frames} frames, CPU seconds per frame:")
+    seem = SeemSegmenter(built)
+    trackers: list[Tracker] = [PropagateTracker(), ReferenceTracker(seem), FusedTracker(seem, decoder="on")]
+    propagate, reference, fused = take_turns(trackers, images, truths, None, frames)
+    both = [p + r for p, r in zip(propagate, reference, strict=True)]
     print(
-        ", ".join(f"{name} {times[name]:.3f}" for name in trackers), f", fused without its decoder {times['own']:.3f}"
+        f"{model}: propagate {median(propagate):.3f}, reference {median(reference):.3f}, fused {median(fused):.3f}:",
+        end=" ",
     )
-    print(f"fused without its decoder / propagate          {times['own'] / times['propagate']:.3f}")
-    both = times["propagate"] + times["reference"]
-    print(f"fused / (one reference frame + one propagate)  {times['fused'] / both:.3f}")
+    print(f"fused / (reference + propagate) {median_ratio(fused, both):.3f} ({frames} frames)")
 
 
-def moving(objects: int) -> tuple[Iterator[Image], list[MaskPrompt]]:
-    """Frames of discs that move over a textured ground, and the prompts of the first frame."""
+def take_turns(
+    trackers: Sequence[Tracker], images: Sequence[Image], truths: Sequence[Truth], apart: Timed | None, frames: int
+) -> list[list[float]]:
+    """Seconds per frame of every tracker, without those that ``apart`` takes; the first frames fill caches."""
+    seconds: list[list[float]] = [[] for _ in trackers]
+    prompts = [MaskPrompt(mask, i) for i, mask in truths[0].items()]
+    for n, image in enumerate(images[: frames + WARM_UP]):
+        for tracker, spent in zip(trackers, seconds, strict=True):
+            before, start = apart.seconds if apart else 0.0, time.process_time()
+            tracker.step(image, prompts if n == 0 else ())
+            spent.append(time.process_time() - start - (apart.seconds - before if apart else 0.0))
+    return [spent[WARM_UP:] for spent in seconds]
+
+
+def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    return median(x / y for x, y in zip(a, b, strict=True))
+
+
+def moving(objects: int) -> tuple[list[Image], list[Truth]]:
+    """Frames of discs that move over a textured ground, and their true masks."""
     places = [[(120 + 90 * (i % 8) + 3 * t, 100 + 120 * (i // 8)) for i in range(objects)] for t in range(48)]
     drawn = scene(places, 480, 854, radius=60 if objects == 1 else 40)
-    return iter(drawn.images), [MaskPrompt(mask, i) for i, mask in enumerate(drawn.masks[0], 1) if mask.any()]
+    return list(drawn.images), [dict(enumerate(masks, 1)) for masks in drawn.masks]
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from seem_core.errors import InputError, VosError
+from seem_core.object_tokens import thin
 from seem_core.prompts import Prompt, ReferencePrompt
-from seem_core.segmenter_types import Prediction, Segmenter
+from seem_core.segmenter_types import ObjectTokens, Prediction, Segmenter
 from trackers.base import Image, ObjectMasks
 from trackers.decoder_masks import log_odds, masks_as_prior, masks_on_grid
 from trackers.dense import DenseReader, Reading, View
@@ -49,7 +50,9 @@ class FusionConfig:
     """Numbers of the tracker.
 
     trust        what is assumed of the two opinions
-    views        how many tokens the decoder reads of an object, and how many recent frames share them
+    views        how many tokens the decoder reads of an object's memory, and how many recent frames share them
+    here         how many of its place on this frame. All together are fewer than the 512 that SEEM can read: with them,
+                 the memory prompt and the place cost no more than the published behaviour
     every        one frame in so many gives a recent view
     least_right  an object whose mask is on it with a lower probability is not remembered
     follows      propagation prompts the decoder where it is on the object with at least this probability
@@ -57,7 +60,8 @@ class FusionConfig:
     """
 
     trust: TrustConfig = field(default_factory=TrustConfig)
-    views: ViewBudget = field(default_factory=lambda: ViewBudget(frames=4))
+    views: ViewBudget = field(default_factory=lambda: ViewBudget(tokens=256, frames=4))
+    here: int = 64
     every: int = 3
     least_right: float = 0.75
     follows: float = 0.5
@@ -178,7 +182,7 @@ class FusedTracker(DenseTracker):
         if placed:
             found = owners(reading, image)
             here = views_of_masks(self._decoder, self._seen, {i: found.mask(i) for i in placed})
-            views += here.values()
+            views += [_thinned(view, self.fusion.here) for view in here.values()]
         prediction = self._decoder.recall(self._seen, views, prior)
         if prediction.class_names:
             named = zip(prediction.ids, prediction.class_names, strict=True)
@@ -269,6 +273,11 @@ def _decoder_use(segmenter: Segmenter | None, decoder: str) -> tuple[bool, str]:
     if decoder == "on":
         return True, f"fused uses a decoder that knows nothing: {weights}"
     return False, f"fused follows objects by propagation alone: {weights}; decoder on uses them all the same"
+
+
+def _thinned(view: ObjectTokens, count: int) -> ObjectTokens:
+    """At most ``count`` tokens per level."""
+    return ObjectTokens(view.object_id, tuple(thin(level, count) for level in view.levels), view.positive)
 
 
 def _owned(reading: Reading) -> Tensor:
