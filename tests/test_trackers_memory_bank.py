@@ -104,6 +104,16 @@ def test_the_budget_is_met_to_the_byte() -> None:
     assert len(short) == 1
 
 
+def test_what_is_kept_keeps_nothing_larger_alive() -> None:
+    large = torch.zeros(1000, CELLS, 2)
+    bank = MemoryBank()
+    looks = ObjectTokens(1, (torch.zeros(50, 4)[:8], torch.zeros(3, 4)), large[2, 0])
+    bank.write(Entry(0, (large[0],), {1: large[1, :, 0]}, {1: looks}, pinned=True))
+    (kept,) = bank.entries
+    tensors = (*kept.keys, *kept.values.values(), *kept.tokens[1].levels, kept.tokens[1].positive)
+    assert sum(t.untyped_storage().nbytes() for t in tensors) == bank.bytes == held_bytes(bank)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40), st.integers(0, 3)), max_size=60), st.integers(1, 5))
 @settings(deadline=None)
 def test_bounds_hold_whatever_is_written(writes: list[tuple[bool, int, int]], max_recent: int) -> None:

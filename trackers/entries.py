@@ -59,6 +59,15 @@ class Entry:
             known={i: k for i, k in self.known.items() if i != object_id},
         )
 
+    def alone(self) -> Entry:
+        """The entry with tensors that keep no larger ones alive, so that `bytes` is what it takes."""
+        return replace(
+            self,
+            keys=tuple(map(alone, self.keys)),
+            values={i: alone(v) for i, v in self.values.items()},
+            tokens={i: _tokens_alone(t) for i, t in self.tokens.items()},
+        )
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Entry:
         """The entry on a device, its keys in a precision (None leaves it)."""
         return replace(
@@ -91,6 +100,18 @@ class Previous:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Previous:
         keys = tuple(k.to(device, dtype) for k in self.keys)
         return Previous(self.frame, keys, {i: tuple(t.to(device) for t in v) for i, v in self.values.items()})
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it is a part of a larger one."""
+    if tensor.untyped_storage().nbytes() == tensor.nbytes:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _tokens_alone(tokens: ObjectTokens) -> ObjectTokens:
+    positive = None if tokens.positive is None else alone(tokens.positive)
+    return replace(tokens, levels=tuple(map(alone, tokens.levels)), positive=positive)
 
 
 def tokens_to(tokens: ObjectTokens, device: torch.device | str) -> ObjectTokens:

@@ -118,6 +118,7 @@ class MemoryBank:
 
         Raises LimitError, and changes nothing, if what is pinned and this entry do not fit into ``max_bytes``.
         """
+        entry = entry.alone()
         if entry.pinned:
             self._make_room(entry.bytes)
             self._pinned.append(entry)
