@@ -119,6 +119,8 @@ TABLE = (
     *(Case(f"seem-focal-l-{routing}", repeats=3) for routing in ("v0", "v1")),
     *(Case(f"seem-sam-{size}-v1", repeats=2) for size in ("b", "l")),
     *(Case(f"seem-davit-{depth}-v1", repeats=3) for depth in ("d3", "d5")),
+    *(Case("lite", objects) for objects in (1, 5)),
+    Case("lite", dtype="bfloat16"),
 )
 
 

@@ -15,6 +15,7 @@ from cli.tables import table
 
 if TYPE_CHECKING:
     from seem_core.checkpoint import CheckpointCard
+    from seem_core.config import SeemConfig
     from seem_core.convert_file import ConvertedFile
 
 
@@ -64,18 +65,20 @@ def list_models(json: Json = False, quiet: Quiet = False) -> None:
     emit(
         *table(
             ("model", "published as", "here"),
-            [_list_row(row, name_known=row["name"] in PRESETS) for row in rows],
+            [_list_row(row, PRESETS.get(str(row["name"]))) for row in rows],
             names=3,
         )
     )
     note(f"converted models lie in {models_folder()}", quiet=quiet)
 
 
-def _list_row(row: dict[str, str | None], *, name_known: bool) -> tuple[str, str, str]:
+def _list_row(row: dict[str, str | None], config: SeemConfig | None) -> tuple[str, str, str]:
     if row["file"]:
         source = f"{row['repository']}/{row['file']}"
+    elif config is None:
+        source = "-"
     else:
-        source = "never published; convert a file of your own" if name_known else "-"
+        source = "never published; convert a file of your own" if config.official else "nowhere; train it (vos train)"
     return str(row["name"]), source, "yes" if row["path"] else "no"
 
 

@@ -111,6 +111,8 @@ def _progress_bars(quiet: bool) -> Iterator[None]:
 
 def _not_published(name: str) -> str:
     names = ", ".join(PUBLISHED)
+    if name in configurations.PRESETS and not configurations.PRESETS[name].official:
+        return f"weights of {name} were not published; train them: vos train; published are {names}"
     if name in configurations.PRESETS:
         return (
             f"weights of {name} were never published; published are {names}; "

@@ -54,6 +54,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
 def _how_to_get(name: str) -> str:
     if name in PUBLISHED:
         return f"model {name} is not on this machine; run: vos models get {name}"
+    if name in configurations.PRESETS and not configurations.PRESETS[name].official:
+        return f"weights of {name} are not on this machine; train them (vos train), or give the path of a file"
     if name in configurations.PRESETS:
         return (
             f"weights of {name} were never published; "

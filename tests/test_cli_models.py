@@ -52,7 +52,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split() == ["model", "published", "as", "here"]
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
     assert "xdecoder/SEEM/seem_focalt_v0.pt" in lines[1]
-    assert "never published" in lines[-1]
+    assert "never published" in lines[-2]
+    assert lines[-1].split(maxsplit=1)[1].startswith("nowhere; train it")
     assert "converted models lie in" in err
     assert vos(capsys, "list", "--quiet")[2] == ""
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 import seem_core.config as configurations
+from seem_core.backbones.lite_pyramid import LitePyramid
 from seem_core.checkpoint import CheckpointMetadata, save_seem
 from seem_core.errors import InputError
+from seem_core.segmenter_types import Trained
 from seem_core.training.train_reader import init_reader
 
 
@@ -27,7 +29,13 @@ def write_first_weights(model: str, out: Path, seed: int = 0) -> None:
         raise InputError(f"model {model!r} is unknown; known are {known}")
     torch.manual_seed(seed)
     built = config.build()
+    trained: Trained = "none"
+    source = f"drawn by seed {seed}"
+    if isinstance(built.backbone, LitePyramid):
+        built.backbone.load_imagenet()
+        trained, source = "backbone", f"EfficientNet-Lite0 trained on ImageNet, the rest {source}"
     weights = {name: value.contiguous() for name, value in built.state_dict().items()}
     digest = hashlib.sha256(f"{model} seed {seed}".encode()).hexdigest()
-    source = f"drawn by seed {seed}"
-    save_seem(weights, out, CheckpointMetadata(model, config.routing, "none", source, digest, "none", "vos train init"))
+    save_seem(
+        weights, out, CheckpointMetadata(model, config.routing, trained, source, digest, "none", "vos train init")
+    )
