@@ -35,9 +35,12 @@ from scenes import iou, scene
 from seem_core.prompts import MaskPrompt
 from seem_core.segmenter_types import ObjectTokens, Prediction, Segmenter, Trained
 from trackers.base import Image, Tracker
+from trackers.dense import Reading
 from trackers.fused import FusedTracker
+from trackers.memory_bank import MemoryBank
+from trackers.merge import soft_aggregate
 from trackers.propagate import PropagateTracker
-from trackers.propagation import PropagationConfig
+from trackers.propagation import Keys, LabelPropagation, PropagationConfig
 
 Labels = npt.NDArray[Any]  # (H, W)
 WARM_UP = 4  # frames that are not timed
@@ -140,24 +143,42 @@ def j_and_f(tracker: Tracker, images: Sequence[Image], labels: Sequence[Labels])
 # --- return ---
 
 
-def come_back(away: int = 20) -> None:
+class Blind(LabelPropagation):
+    """Sees object 1 no more, once ``blind`` is set: whoever finds it again, it is not propagation."""
+
+    blind = False
+
+    def read(self, view: Keys, bank: MemoryBank) -> Reading:
+        found = super().read(view, bank)
+        if not self.blind:
+            return found
+        masks = found.masks * torch.tensor([float(i != 1) for i in found.ids])[:, None, None]
+        return Reading(found.ids, soft_aggregate(masks), masks, found.scores)
+
+
+def come_back(seeds: int = 10, away: int = 20) -> None:
     """Frames from the return of an object until its mask overlaps the true one by more than half."""
-    before = [[(60 + 4 * t, 70), (200, 120)] for t in range(12)]
-    gone = [[None, (200, 120)] for _ in range(away)]
-    after = [[(250 - 4 * t, 60), (200, 120)] for t in range(12)]
-    drawn = scene([*before, *gone, *after])
+    here = [[(60 + 4 * t, 70), (200, 120)] for t in range(12)]
+    back = [[(250 - 4 * t, 60), (200, 120)] for t in range(6)]
+    drawn = scene([*here, *[[None, (200, 120)]] * away, *back])
     truths = [dict(enumerate(masks, 1)) for masks in drawn.masks]
-    trackers: dict[str, Tracker] = {"propagate": PropagateTracker()}
-    for seed in range(3):
-        trackers[f"fused, oracle, seed {seed}"] = FusedTracker(OracleSegmenter(drawn.images, truths, seed=seed))
-    for name, tracker in trackers.items():
-        prompts = [MaskPrompt(mask, i) for i, mask in truths[0].items()]
-        found = [tracker.step(image, prompts if n == 0 else ()) for n, image in enumerate(drawn.images)]
-        start = len(before) + away
-        seen = [iou(f.mask(1), t[1]) > 0.5 for f, t in list(zip(found, truths, strict=True))[start:]]
-        false = sum(bool(f.mask(1).any()) for f in found[len(before) : start])
-        print(f"{name}: found on frame {seen.index(True) + 1 if any(seen) else 'none'} after its return;", end=" ")
-        print(f"a mask on {false} of {away} frames without it")
+    leaves, returns = len(here), len(here) + away
+    config = PropagationConfig(pixels=180 * 320)
+    for name, blind in (("propagation sees it again", False), ("propagation never does", True)):
+        reports = []
+        for seed in range(seeds):
+            reader = Blind(config)
+            tracker = FusedTracker(OracleSegmenter(drawn.images, truths, seed=seed), reader=reader)
+            found = []
+            for n, image in enumerate(drawn.images):
+                reader.blind = blind and n >= leaves
+                found.append(tracker.step(image, [MaskPrompt(m, i) for i, m in truths[0].items()] if n == 0 else ()))
+            seen = [iou(f.mask(1), t[1]) > 0.5 for f, t in zip(found[returns:], truths[returns:], strict=True)]
+            reports.append(
+                (seen.index(True) + 1 if any(seen) else 0, sum(not f.lost[0] for f in found[leaves:returns]))
+            )
+        print(f"{name}: found on frame {[frame for frame, _ in reports]} after its return (0: not at all);", end=" ")
+        print(f"a mask on {[false for _, false in reports]} of {away} frames without it")
 
 
 # --- speed ---

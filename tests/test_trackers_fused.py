@@ -205,6 +205,16 @@ def test_a_frame_in_doubt_is_not_remembered(two: Scene) -> None:
     assert {5, 6, 7} <= {e.frame for e in tracker.memory.dense if 2 in e.values}  # others are not in doubt
 
 
+def test_an_object_that_left_is_not_found_in_another() -> None:
+    """The decoder takes the second object for the first, which is not there any more."""
+    path: list[list[Position]] = [[(70, 60) if t < 4 else None, (230 - 3 * t, 110)] for t in range(12)]
+    drawn = scene(path)
+    taken = [m if n < 4 else {1: m[2], 2: m[2]} for n, m in enumerate(truths(drawn))]
+    found = follow(FusedTracker(OracleSegmenter(drawn.images, taken, EXACT), config=SMALL), drawn)
+    assert all(f.lost[0] for f in found[6:])
+    assert min(iou(f.mask(2), t[2]) for f, t in zip(found, truths(drawn), strict=True)) > 0.7
+
+
 # --- how the decoder is asked ---
 
 
@@ -311,7 +321,7 @@ def test_a_refused_prompt_leaves_everything_as_it_was(two: Scene) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(40, 200), st.integers(40, 200), st.integers(0, 31), st.integers(0, 31))
+@given(st.integers(100, 300), st.integers(100, 300), st.integers(0, 31), st.integers(0, 31))
 def test_masks_keep_their_place_between_grids(height: int, width: int, below: int, right: int) -> None:
     geometry = Geometry(
         (height, width), (height, width), (height + -height % 4 + 4 * below, width + -width % 4 + 4 * right)

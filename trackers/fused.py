@@ -72,6 +72,9 @@ class FusionConfig:
 class Heard:
     """What the decoder says of a frame, on the dense reader's grid.
 
+    A cell that propagation and the decoder both give to one object is no other's. If that is most of what the decoder
+    found for another, it has mistaken the one for the other, and found nothing.
+
     ids       the objects that it was asked for, ascending
     logits    (N, h, w) log-odds; no two objects are above 0 in one cell
     opinions  object id -> area in cells, and score
@@ -82,8 +85,13 @@ class Heard:
     opinions: Mapping[int, Opinion]
 
     @staticmethod
-    def of(prediction: Prediction, view: View, device: torch.device) -> Heard:
-        logits = one_owner(masks_on_grid(prediction, view.height, view.width).to(device))
+    def of(prediction: Prediction, reading: Reading) -> Heard:
+        height, width = reading.maps.shape[1:]
+        logits = masks_on_grid(prediction, height, width).to(reading.maps.device)
+        settled = _owned(reading)[[reading.ids.index(i) for i in prediction.ids]] & (logits > 0)
+        of_others = settled.any(0) & ~settled & (logits > 0)
+        mistaken = 2 * of_others.sum((1, 2)) > (logits > 0).sum((1, 2))
+        logits = one_owner(torch.where(of_others | mistaken[:, None, None], -logits.abs(), logits))
         areas, scores = (logits > 0).sum((1, 2)).tolist(), prediction.scores.float().clamp(0, 1).tolist()
         said = zip(prediction.ids, map(Opinion, areas, scores), strict=True)
         return Heard(prediction.ids, logits, dict(said))
@@ -159,7 +167,7 @@ class FusedTracker(DenseTracker):
             pin_references(self._decoder, self._bank, references(prompts))
 
     def _decide(self, image: Image, features: Any, view: View, reading: Reading) -> Decision:
-        self._heard = self._recall(image, view, reading)
+        self._heard = self._recall(image, reading)
         if self._heard is None:
             return super()._decide(image, features, view, reading)
         fused, right = self._fuse(reading, self._heard)
@@ -167,7 +175,7 @@ class FusedTracker(DenseTracker):
         doubtful = {i for i, p in right.items() if p < self.fusion.least_right} | self._doubtful(found)
         return Decision(found, dict(zip(fused.ids, fused.masks, strict=True)), frozenset(doubtful))
 
-    def _recall(self, image: Image, view: View, reading: Reading) -> Heard | None:
+    def _recall(self, image: Image, reading: Reading) -> Heard | None:
         """What the decoder says of the objects that it has views of; None where there are none."""
         if self._decoder is None:
             return None
@@ -187,7 +195,7 @@ class FusedTracker(DenseTracker):
         if prediction.class_names:
             named = zip(prediction.ids, prediction.class_names, strict=True)
             self.class_names |= {i: name for i, name in named if name is not None}
-        return Heard.of(prediction, view, self.reader.device)
+        return Heard.of(prediction, reading)
 
     def _placed(self, reading: Reading, known: Set[int]) -> list[int]:
         """The objects that propagation sees, and is likely to be right about: there it prompts the decoder."""
