@@ -42,6 +42,7 @@ from vos.metrics.frame import measure_labels
 from vos.pipeline import TrackOptions
 
 DIRECTIONS: tuple[Direction, ...] = ("forward", "both")
+TILE = 165  # width of a frame in the pictures, in pixels
 Labels = npt.NDArray[Any]  # (H, W)
 Rgb = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -236,14 +237,15 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 def strips(simulation: Simulation, numbers: Sequence[int], columns: int, path: Path) -> None:
-    """A row for each round: the same frames, their masks and J&F; corrected frames have a white border."""
+    """A row for each round: the same frames around the object, their masks and J&F; corrected frames have a border."""
     rounds = simulation.rounds
-    corrected = [r.corrected for r in rounds if r.corrected is not None]
-    frames = sorted({*corrected[: numbers[-1]], *evenly(len(rounds[0].scores), columns - len(corrected))})
+    corrected = [r.corrected for r in rounds if r.corrected is not None][: numbers[-1]]
+    frames = sorted({*corrected, *evenly(len(rounds[0].scores), columns - len(corrected))})
+    part = around(np.logical_or.reduce([simulation.truth(frame) > 0 for frame in frames]))
     rows = []
     for number in numbers:
         known = {0, *corrected[:number]}
-        tiles = [tile(simulation, rounds[number], number, frame, frame in known) for frame in frames]
+        tiles = [tile(simulation, rounds[number], number, frame, part, frame in known) for frame in frames]
         title = text_picture(f"after round {number}: J&F {rounds[number].mean:.3f}", 14, (0, 0, 0), (255, 255, 255))
         row = np.hstack(tiles)
         head = np.full((title.shape[0] + 4, row.shape[1], 3), 255, np.uint8)
@@ -252,13 +254,19 @@ def strips(simulation: Simulation, numbers: Sequence[int], columns: int, path: P
     save(np.vstack(rows), path)
 
 
-def tile(simulation: Simulation, found: Round, number: int, frame: int, known: bool, width: int = 176) -> Rgb:
+def around(mask: npt.NDArray[np.bool_], margin: int = 30) -> tuple[slice, slice]:
+    """The part of the picture that a mask lies in."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    return slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin)
+
+
+def tile(simulation: Simulation, found: Round, number: int, frame: int, part: tuple[slice, slice], known: bool) -> Rgb:
     image = simulation.image(frame)
     draw_objects(image, simulation.masks(number, frame), tags=False)
-    small = cv2.resize(image, (width, round(width * image.shape[0] / image.shape[1])), interpolation=cv2.INTER_AREA)
-    picture = np.full((small.shape[0] + 6, small.shape[1] + 6, 3), 255 if not known else 0, np.uint8)
-    if known:
-        picture[:] = (230, 60, 20)
+    image = np.ascontiguousarray(image[part])
+    size = (TILE, round(TILE * image.shape[0] / image.shape[1]))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    picture = np.full((small.shape[0] + 6, small.shape[1] + 6, 3), (230, 60, 20) if known else (255,) * 3, np.uint8)
     picture[3:-3, 3:-3] = small
     said = f"{frame}: given" if known else f"{frame}: {found.scores[frame]:.2f}"
     text = text_picture(said, 12, (255, 255, 255), (0, 0, 0))
@@ -285,7 +293,7 @@ def curves(forward: Simulation, both: Simulation, path: Path) -> None:
             axis.plot(found.scores, color=shade, label=f"round {number}: {found.mean:.3f}", linewidth=1.4)
             if found.corrected is not None:
                 axis.plot(found.corrected, 1.0, marker="v", color=shade, markersize=8, clip_on=False)
-        axis.set(title=f"{simulation.name}, {simulation.direction}", ylabel="J&F", ylim=(0, 1.02))
+        axis.set(title=f"{simulation.name}, {simulation.direction}", ylabel="J&F")
         axis.grid(alpha=0.3)
         axis.legend(loc="lower left", fontsize=8, ncols=2)
     axes[-1].set_xlabel("frame (triangles: frames that got their true mask)")
@@ -297,7 +305,7 @@ def curves(forward: Simulation, both: Simulation, path: Path) -> None:
 
 def save(picture: Rgb, path: Path) -> None:
     """As PNG with a palette of its own, which photographs in this size can do with."""
-    Image.fromarray(picture).quantize(256, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
+    Image.fromarray(picture).quantize(128, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
     print(path)
 
 
@@ -322,8 +330,8 @@ def main() -> None:
     drawing.add_argument("davis", type=Path, help="root of a DAVIS layout")
     drawing.add_argument("--work", type=Path, required=True, help="folder of an earlier run")
     drawing.add_argument("--sequence", required=True)
-    drawing.add_argument("--rounds-shown", type=int, nargs="+", default=[0, 1, 3, 5])
-    drawing.add_argument("--columns", type=int, default=10)
+    drawing.add_argument("--rounds-shown", type=int, nargs="+", default=[0, 1, 3])
+    drawing.add_argument("--columns", type=int, default=6)
     drawing.add_argument("--out", type=Path, required=True)
     drawing.set_defaults(call=draw)
     arguments = parser.parse_args()
