@@ -108,7 +108,7 @@ def compare(
 
 
 def read_sequence(sequence: Any) -> tuple[list[Image], list[Labels]]:
-    """Frames and label maps; every object is one and the same where the masks are 0/1 or 0/255."""
+    """Frames and label maps; a mask of 0/255 is object 1, beside other ids 255 is void."""
     from vos.benchmarks.davis_prompts import sequence_images
     from vos.images import read_image
     from vos.label_files import VOID, read_labels
@@ -116,7 +116,8 @@ def read_sequence(sequence: Any) -> tuple[list[Image], list[Labels]]:
     images, labels = [read_image(path) for path in sequence_images(sequence)], []
     for path in sequence.masks.values():
         found = read_labels(path)
-        labels.append(np.where(found == VOID, 1, found))
+        single = set(np.unique(found).tolist()) <= {0, VOID}
+        labels.append((found > 0).astype(np.uint8) if single else np.where(found == VOID, 0, found))
     return images, labels
 
 

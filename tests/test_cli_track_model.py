@@ -80,4 +80,4 @@ def test_a_benchmark_builds_fused_with_the_model(folder: Path) -> None:
     tracker = Named("tiny.safetensors", "on")("fused", "cpu")
     assert isinstance(tracker, FusedTracker)
     assert "knows nothing" in tracker.notes[0]
-    assert tracker.memory_model.endswith("with tiny")
+    assert tracker.memory_model.endswith("with views of tiny")

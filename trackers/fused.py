@@ -33,6 +33,7 @@ from trackers.object_views import (
     pin_references,
     pin_views,
     remembered_views,
+    views_model,
     views_of_masks,
     write_recent_views,
 )
@@ -142,7 +143,7 @@ class FusedTracker(DenseTracker):
     def memory_model(self) -> str:
         if self._decoder is None:
             return self.reader.name
-        return f"{self.reader.name} with {self._decoder.name}"
+        return f"{self.reader.name} with {views_model(self._decoder)}"
 
     def trust_in(self, object_id: int) -> Trust:
         """What was learned of the two opinions on an object so far."""
