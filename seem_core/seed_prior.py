@@ -147,7 +147,7 @@ def _main_colours(
     return np.asarray(centres, dtype=np.float32), shares.astype(np.float32)
 
 
-# Fitted on stills that no test uses, by benchmarks/seed_prior.py.
+# Fitted on stills that no test uses, by benchmarks/seed_prior.py fit (scribbles: --count 400).
 FROM_CLICK = SeedModel(2.663, (
     0.959, 2.674, -1.146, -5.587, 0.449, 1.329, -3.897, 3.139,
     3.072, -5.526, 5.009, 0.056, 0.114, -0.073, -0.444, 1.387,
