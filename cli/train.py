@@ -17,6 +17,7 @@ from cli.options import Json, Overwrite, Quiet
 if TYPE_CHECKING:
     from seem_core.training.run_settings import Run
     from seem_core.training.seem_task import ClipFunction
+    from seem_core.training.train_refiner import PriorFunction
 
 INTERRUPTED = 130
 
@@ -75,7 +76,7 @@ def run(
         return None
     _log_to_stderr(quiet)
     with stop_on_signal() as stop:
-        out = train(wanted, stop, _clip_function(wanted))
+        out = train(wanted, stop, _clip_function(wanted), _prior(wanted))
         stopped = stop.is_set()
     if json:
         emit_json({"weights": str(out), "folder": str(wanted.folder), "stopped": stopped})
@@ -157,6 +158,17 @@ def _clip_function(run: Run) -> ClipFunction | None:
     from trackers.clip import track_clip
 
     return track_clip
+
+
+def _prior(run: Run) -> PriorFunction | None:
+    """The tracker that gives masks to make sharp, where the run learns that."""
+    from seem_core.training.train_refiner import RefinerRun
+
+    if not isinstance(run, RefinerRun):
+        return None
+    from trackers.prior_clip import open_clip
+
+    return open_clip
 
 
 def _describe(run: Run, json: bool) -> None:

@@ -49,7 +49,7 @@ def test_fields_become_types() -> None:
     ("change", "message"),
     [
         ({"stepz": 3}, r"unknown field 'stepz'; did you mean 'steps'"),
-        ({"task": "nothing"}, r'"task" is one of reader, seem'),
+        ({"task": "nothing"}, r'"task" is one of reader, refiner, seem'),
         ({"training": {"clips": {"reel": 1}}}, r"training: clips has an unknown field 'reel'; did you mean 'real'"),
         ({"data": [{"kind": "folder", "pth": "x"}]}, r"data\[0\] has an unknown field 'pth'"),
         ({"data": [{"kind": "folder"}]}, r"data\[0\] lacks the field 'path'"),

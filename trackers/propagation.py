@@ -111,16 +111,17 @@ class LabelPropagation:
 
     @torch.inference_mode()
     def encode(self, image: Image) -> Features:
+        """Keys at stride 8 before they are projected, and the levels at strides 2 and 4."""
         height, width = encoded_size(image.shape[0], image.shape[1], self.config.pixels)
         shrinks = height * width < image.shape[0] * image.shape[1]
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         x = torch.from_numpy(resized).to(self.device)[None].permute(0, 3, 1, 2)  # (1, 3, H, W), channels last
-        shallow, middle, deep = self._net.features(normalise(x.to(self._dtype)), self.config.taps)
+        half, shallow, middle, deep = self._net.features(normalise(x.to(self._dtype)), (0, *self.config.taps))
         deep = F.interpolate(F.normalize(deep.float(), dim=1), size=middle.shape[-2:], mode="bilinear")
         middle = F.normalize(middle.float().permute(0, 2, 3, 1), dim=3)
         # between two deep cells interpolation shortens that part of the key: there it says less, and counts less
         keys = F.normalize(torch.cat([middle, deep.permute(0, 2, 3, 1)], 3), dim=3)[0]  # (h, w, C)
-        return Features(keys.permute(2, 0, 1), 8, height, width, image.shape[0], image.shape[1], (shallow[0],))
+        return Features(keys.permute(2, 0, 1), 8, height, width, image.shape[0], image.shape[1], (half[0], shallow[0]))
 
     @torch.inference_mode()
     def look(self, features: Features, bank: MemoryBank) -> Keys:
@@ -132,7 +133,7 @@ class LabelPropagation:
         coarse = F.normalize(fine.view(h, 2, w, 2, -1).mean((1, 3)), dim=2)
         as_map = fine.view(1, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
         upsampled = F.interpolate(as_map, scale_factor=2, mode="bilinear")[0].permute(1, 2, 0)
-        shallow = F.normalize(features.levels[0].float().permute(1, 2, 0), dim=2)
+        shallow = F.normalize(features.levels[1].float().permute(1, 2, 0), dim=2)
         finest = torch.cat([shallow, upsampled], 2).flatten(0, 1)  # (16 h w, D) row by row
         if len(bank.space) == 2:
             bank.space += principal_components(finest, self.config.channels[1])
@@ -167,14 +168,8 @@ class LabelPropagation:
 
     @torch.inference_mode()
     def read(self, view: Keys, bank: MemoryBank) -> Reading:
-        """Each object's masks by vote; a score is the mean probability of the cells that an object owns."""
-        masks = self._masks(view, bank, bank.ids)
-        shares = soft_aggregate(masks)
-        owned = shares[1:] == shares.amax(0)
-        area = owned.sum((1, 2))
-        scores = (masks * owned).sum((1, 2)) / area.clamp(min=1)
-        shares[1:] *= (area > 0)[:, None, None]  # who owns no cell owns no pixel either
-        return Reading(bank.ids, shares, masks, scores.float())
+        """Each object's masks by vote; see `as_reading`."""
+        return as_reading(bank.ids, self.read_masks(view, bank))
 
     def adopt(self, bank: MemoryBank) -> None:
         """See `DenseReader.adopt`."""
@@ -185,9 +180,10 @@ class LabelPropagation:
             raise InputError("the memory holds keys of other sizes than the reader's; save it again with this version")
         bank.to(self.device, self._dtype)
 
-    def _masks(self, keys: Keys, bank: MemoryBank, ids: tuple[int, ...]) -> Tensor:
-        """(N, 4 h, 4 w) probabilities of each object on its own."""
-        cells = keys.rows * keys.columns
+    @torch.inference_mode()
+    def read_masks(self, keys: Keys, bank: MemoryBank) -> Tensor:
+        """(N, 4 h, 4 w) probabilities of each object of the bank on its own, by vote."""
+        ids, cells = bank.ids, keys.rows * keys.columns
         if not bank.dense:
             return torch.zeros(len(ids), keys.height, keys.width, device=self.device)
         memory = Voters.of(bank.dense, ids)
@@ -276,6 +272,16 @@ class LabelPropagation:
         """(2 h, 2 w) bool: where any of (N, 2 h, 2 w) probabilities is undecided or changes sides within a cell."""
         high, low = F.max_pool2d(maps, 3, 1, 1), -F.max_pool2d(-maps, 3, 1, 1)
         return ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
+
+
+def as_reading(ids: tuple[int, ...], masks: Tensor) -> Reading:
+    """One owner per cell of (N, h, w) probabilities; a score is the mean probability of the cells an object owns."""
+    shares = soft_aggregate(masks)
+    owned = shares[1:] == shares.amax(0)
+    area = owned.sum((1, 2))
+    scores = (masks * owned).sum((1, 2)) / area.clamp(min=1)
+    shares[1:] *= (area > 0)[:, None, None]  # who owns no cell owns no pixel either
+    return Reading(ids, shares, masks, scores.float())
 
 
 def _fits(entry: Entry) -> bool:

@@ -11,9 +11,10 @@ from seem_core.errors import InputError
 from seem_core.training.json_fields import parse_fields, read_json
 from seem_core.training.run_settings import Run
 from seem_core.training.train_reader import ReaderRun, train_reader
+from seem_core.training.train_refiner import PriorFunction, RefinerRun, train_refiner
 from seem_core.training.train_seem import ClipFunction, SeemRun, train_seem
 
-TASKS: Mapping[str, type[Run]] = {"reader": ReaderRun, "seem": SeemRun}
+TASKS: Mapping[str, type[Run]] = {"reader": ReaderRun, "refiner": RefinerRun, "seem": SeemRun}
 LENGTHS = ("minutes", "steps", "within")
 
 
@@ -40,14 +41,22 @@ def parse_run(content: Mapping[str, Any], where: str = "the configuration") -> R
     return parse_fields(TASKS[task], content, where)
 
 
-def train(run: Run, stop: Event | None = None, clip_function: ClipFunction | None = None) -> Path:
+def train(
+    run: Run,
+    stop: Event | None = None,
+    clip_function: ClipFunction | None = None,
+    prior: PriorFunction | None = None,
+) -> Path:
     """Train until the end of the run or until ``stop`` is set; returns where the averaged weights are.
 
     clip_function: how a tracker follows masks through a clip, differentiable, where the run has a loss on clips.
-    Raises what `train_reader` and `train_seem` do.
+    prior: the tracker that gives the refiner masks to make sharp.
+    Raises what `train_reader`, `train_refiner` and `train_seem` do.
     """
     if isinstance(run, ReaderRun):
         return train_reader(run, stop)
+    if isinstance(run, RefinerRun):
+        return train_refiner(run, stop, prior)
     if isinstance(run, SeemRun):
         return train_seem(run, stop, clip_function)
     raise InputError(f"there is no training of {type(run).__name__}")

@@ -1,0 +1,98 @@
+"""Label propagation with a refiner: without training nothing changes, what is made sharp is what is remembered."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import Scene, iou, scene
+
+from seem_core.prompts import MaskPrompt
+from seem_core.refiner import BorderRefiner, RefinerConfig
+from trackers.fused import FusedTracker
+from trackers.memory_bank import MemoryBank
+from trackers.propagate import PropagateTracker
+from trackers.propagation import LabelPropagation, PropagationConfig
+from trackers.refined import LiteTracker, RefinedPropagation, refiner_features
+
+
+@cache
+def propagation() -> LabelPropagation:
+    return LabelPropagation(PropagationConfig(pixels=128 * 224))
+
+
+def changing() -> BorderRefiner:
+    """A refiner that makes every object a little smaller."""
+    model = RefinerConfig().build()
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if name == "leave.bias").fill_(-1.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def two() -> Scene:
+    return scene([[(70 + 4 * t, 60), (230 - 3 * t, 110)] for t in range(4)])
+
+
+def follow(tracker: PropagateTracker | LiteTracker | FusedTracker, two: Scene) -> list[np.ndarray]:
+    first = [MaskPrompt(mask, i) for i, mask in enumerate(two.masks[0], 1)]
+    return [tracker.step(image, first if t == 0 else ()).labels for t, image in enumerate(two.images)]
+
+
+def test_before_training_it_follows_as_propagate_does(two: Scene) -> None:
+    refined = follow(LiteTracker(RefinedPropagation(propagation(), RefinerConfig().build())), two)
+    plain = follow(PropagateTracker(propagation()), two)
+    for a, b in zip(refined, plain, strict=True):
+        assert min(iou(a == i, b == i) for i in (1, 2)) > 0.97
+
+
+def test_the_refined_mask_is_shown_and_remembered(two: Scene) -> None:
+    reader = RefinedPropagation(propagation(), changing())
+    bank = MemoryBank()
+    view = reader.look(reader.encode(two.images[0]), bank)
+    grid = torch.nn.functional.interpolate(
+        torch.from_numpy(two.masks[0][0])[None, None].float(), size=(view.height, view.width), mode="area"
+    )[0, 0]
+    reader.write(view, bank, 0, {1: grid}, pinned={1})
+    view = reader.look(reader.encode(two.images[1]), bank)
+    prior = propagation().read_masks(view.keys, bank)
+    reading = reader.read(view, bank)
+    assert 0 < (reading.masks > 0.5).sum() < (prior > 0.5).sum()
+    assert reading.maps.shape == (2, view.height, view.width)
+    tracker = LiteTracker(reader)
+    follow(tracker, two)
+    plain = PropagateTracker(propagation())
+    follow(plain, two)
+    sharp, worn = (sum(float(v.sum()) for v in t.memory.entries[-1].values.values()) for t in (tracker, plain))
+    assert sharp < worn
+
+
+def test_it_sees_levels_at_strides_2_4_and_8(two: Scene) -> None:
+    config = RefinerConfig()
+    half, quarter, eighth = refiner_features(propagation().encode(two.images[0]))
+    assert (len(half), len(quarter), len(eighth)) == (config.half, config.quarter, config.eighth)
+    h, w = quarter.shape[1:]
+    assert half.shape[1:] == (2 * h, 2 * w)
+    assert eighth.shape[1:] == (h // 2, w // 2)
+
+
+def test_a_video_followed_twice_gives_the_same(two: Scene) -> None:
+    reader = RefinedPropagation(propagation(), changing())
+    for a, b in zip(follow(LiteTracker(reader), two), follow(LiteTracker(reader), two), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_fused_takes_the_same_reader(two: Scene) -> None:
+    reader = RefinedPropagation(propagation(), changing())
+    for a, b in zip(follow(LiteTracker(reader), two), follow(FusedTracker(reader=reader), two), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_memory_is_the_same_with_and_without(two: Scene, tmp_path: Path) -> None:
+    tracker = LiteTracker(RefinedPropagation(propagation(), changing()))
+    follow(tracker, two)
+    tracker.save_memory(tmp_path / "m.safetensors")
+    assert PropagateTracker(propagation(), memory=tmp_path / "m.safetensors").step(two.images[1]).ids == (1, 2)
