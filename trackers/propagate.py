@@ -117,8 +117,7 @@ class DenseTracker:
         if self._size not in (None, image.shape[:2]):
             raise VideoError(f"a frame is {image.shape[:2]}, the ones before {self._size}; track it as another video")
         self._size = (image.shape[0], image.shape[1])
-        if not self._bank.ids and not prompts:
-            self._frame += 1
+        if not self._bank.ids and not prompts:  # not counted: where a video is begun does not change what follows
             return no_objects(image)
         held = self._bank.snapshot()
         try:

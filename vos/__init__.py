@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vos.benchmarks.scores import Scores
     from vos.benchmarks.scoring import score_predictions
     from vos.editor import Editor, EditorPrompt
+    from vos.editor_export import export_results
     from vos.frames import Frame, FrameResult, VideoInfo, VideoSource
     from vos.masks import read_labels, read_prompt_mask, write_labels
     from vos.output import FrameRecord, ObjectRecord, ResultFolder, RunRecord, read_frames, read_run
@@ -63,6 +64,7 @@ _HOMES = {
     "vos.benchmarks.scores": ("Scores",),
     "vos.benchmarks.scoring": ("score_predictions",),
     "vos.editor": ("Editor", "EditorPrompt"),
+    "vos.editor_export": ("export_results",),
     "vos.frames": ("Frame", "FrameResult", "VideoInfo", "VideoSource"),
     "vos.masks": ("read_labels", "read_prompt_mask", "write_labels"),
     "vos.output": ("FrameRecord", "ObjectRecord", "ResultFolder", "RunRecord", "read_frames", "read_run"),
@@ -120,6 +122,7 @@ __all__ = [
     "VideoInfo",
     "VideoSource",
     "VosError",
+    "export_results",
     "load_segmenter",
     "open_layout",
     "open_video",
