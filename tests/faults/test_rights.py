@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / folder).mkdir(parents=True)
         for i in range(4):
             write_labels(tmp_path / folder / f"{i:05d}.png", labels)
-    assert run(["track", "clip.mp4", "-m", "clip.png", "-t", "copy", "--save", "masks", "-o", "out", "-q"]) == 0
+    assert run(["track", "clip.mp4", "-m", "clip.png", "--tracker", "copy", "--save", "masks", "-o", "out", "-q"]) == 0
     things = list(tmp_path.iterdir())
     (tmp_path / "locked").mkdir()
     for thing in things:
@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "locked").chmod(0o755)
 
 
-TRACK = ("-t", "copy", "--save", "masks", "-q")
+TRACK = ("--tracker", "copy", "--save", "masks", "-q")
 
 
 @pytest.mark.parametrize(

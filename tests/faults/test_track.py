@@ -29,7 +29,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(clip: Path, out: Path, *more: str, code: str = RUN) -> subprocess.Popen[str]:
     """``vos track`` with the copy tracker, in a process of its own."""
     mask = str(clip.with_suffix(".png"))
-    arguments = ["track", str(clip), "-m", mask, "-o", str(out), "-t", "copy", "--save", "masks", *more]
+    arguments = ["track", str(clip), "-m", mask, "-o", str(out), "--tracker", "copy", "--save", "masks", *more]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
