@@ -14,7 +14,7 @@ import torch
 from tiny_checkpoint import write_tiny_checkpoint
 from tiny_seem import TINY, tiny_seem
 
-from seem_core.checkpoint import load_seem
+from seem_core.checkpoint import load_seem, read_card
 from seem_core.coco import BACKGROUND
 from seem_core.errors import CheckpointError, InputError, MissingExtraError
 from seem_core.model import Seem
@@ -270,6 +270,21 @@ def test_other_settings_models_and_sizes_are_refused(
     other = write_tiny_checkpoint(tmp_path / "o.safetensors", monkeypatch, config=replace(TINY, name="other"))
     with pytest.raises(CheckpointError, match="another configuration"):
         train_seem(a_run(other, packed, folder, steps=2, training=quiet))
+
+
+def test_a_model_that_ships_is_written_in_half_precision(
+    packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_tiny_checkpoint(tmp_path / "tiny.safetensors", monkeypatch, routing="v1")
+    quiet = replace(FEW, segmentation=False, words=False)
+    whole, half = (
+        train_seem(a_run(model, packed, tmp_path / str(half), steps=1, training=quiet, half=half))
+        for half in (False, True)
+    )
+    assert read_card(half).dtype == "F16"
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    for (name, a), (_, b) in zip(*(load_seem(f).model.state_dict().items() for f in (whole, half)), strict=True):
+        assert torch.allclose(a, b, atol=1e-3, rtol=1e-3), name
 
 
 def test_a_model_without_text_encoder_learns_marks_alone(packed: Pack) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
+import torch
+
 from seem_core.checkpoint import CheckpointMetadata, LoadedSeem, load_seem, save_seem
 from seem_core.class_embeddings import clean_name, default_cache
 from seem_core.coco import BACKGROUND
@@ -50,6 +52,7 @@ class SeemRun(Run):
     model      a converted file, the name of a model of the store, or a file of `vos train init`
     routing    v0 or v1, where it is to be another than the file's
     schedule   of the rate: cosine, or the published steps
+    half       write the weights in float16: half the size, for a model that ships
     training   what is learned, and how
     """
 
@@ -60,6 +63,7 @@ class SeemRun(Run):
     schedule: Literal["cosine", "steps"] = "cosine"
     warmup: float = 0.03
     ema: float = 0.998
+    half: bool = False
     training: SeemTaskConfig = field(default_factory=SeemTaskConfig)
 
 
@@ -155,5 +159,6 @@ def _save(
         before.configuration, model.config.routing, trained, before.source, before.source_sha256, before.licence,
         f"vos train, {trainer.step} steps", classes,
     )  # fmt: skip
-    weights = {name: value.detach().float().cpu().contiguous() for name, value in trainer.averaged().items()}
+    precision = torch.float16 if run.half else torch.float32
+    weights = {name: value.detach().to("cpu", precision).contiguous() for name, value in trainer.averaged().items()}
     save_seem(weights, out, metadata, class_embeddings=embeddings, overwrite=True)
