@@ -2,6 +2,7 @@
 
     python benchmarks/propagate.py                                   synthetic, 854x480, one and five objects
     python benchmarks/propagate.py --images FOLDER --mask FIRST.png  real frames
+    python benchmarks/propagate.py --tracker lite                    the same with trained borders
     python benchmarks/propagate.py --objects 1 5 20 100 --frames 12  what every further object costs
     python benchmarks/propagate.py --size 3840x2160 --objects 20 --frames 10
     python benchmarks/propagate.py --stream 10000 --plot stream.png  resident memory of a 320x180 stream
@@ -16,6 +17,7 @@ the memory bank is full. Every frame is decoded from JPEG and its label map writ
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import resource
 import statistics
@@ -31,8 +33,11 @@ import numpy.typing as npt
 import torch
 
 from seem_core.prompts import MaskPrompt
+from seem_core.refiner_weights import load_refiner, shipped_weights
+from trackers.dense import DenseReader
 from trackers.propagate import PropagateTracker
 from trackers.propagation import LabelPropagation
+from trackers.refined import RefinedPropagation
 from vos.label_files import read_labels, write_labels
 
 T = TypeVar("T")
@@ -45,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default=None, help="WxH of the synthetic frames (854x480; 320x180 for --stream)")
     parser.add_argument("--objects", type=int, nargs="+", default=None, help="numbers of objects (1 5)")
+    parser.add_argument("--tracker", choices=("propagate", "lite"), default="propagate", help="which one is timed")
     parser.add_argument("--frames", type=int, default=30, help="frames that are timed")
     parser.add_argument("--images", type=Path, help="folder of real .jpg frames, with --mask")
     parser.add_argument("--mask", type=Path, help="label map of the first real frame")
@@ -59,18 +65,19 @@ def main() -> None:
         return
     if arguments.images:
         jpegs = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))]
-        compare([(jpegs, read_labels(arguments.mask))], arguments.frames)
+        compare([(jpegs, read_labels(arguments.mask))], arguments.frames, arguments.tracker)
     else:
-        compare([drawing(height, width, n) for n in arguments.objects or [1, 5]], arguments.frames)
+        clips = [drawing(height, width, n) for n in arguments.objects or [1, 5]]
+        compare(clips, arguments.frames, arguments.tracker)
 
 
-def compare(clips: list[tuple[list[bytes], Labels]], frames: int) -> None:
+def compare(clips: list[tuple[list[bytes], Labels]], frames: int, tracker: str) -> None:
     """Time each clip and print its stations, in milliseconds and in Y."""
     unit = yardstick()
     print(f"Y = {unit:.3f} s on {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread")
     totals, counts = [], []
     for jpegs, labels in clips:
-        stations, memory = run(jpegs, labels, frames)
+        stations, memory = run(jpegs, labels, frames, tracker)
         height, width = labels.shape
         count = len(np.unique(labels)) - 1
         total = sum(statistics.median(s[-frames:]) for s in stations.values())
@@ -88,10 +95,10 @@ def compare(clips: list[tuple[list[bytes], Labels]], frames: int) -> None:
         )
 
 
-def run(jpegs: list[bytes], labels: Labels, frames: int) -> tuple[dict[str, list[float]], str]:
+def run(jpegs: list[bytes], labels: Labels, frames: int, name: str) -> tuple[dict[str, list[float]], str]:
     """Seconds by station and frame, and the memory bank in words."""
     stations: dict[str, list[float]] = {}
-    tracker = PropagateTracker(TimedReader(stations))
+    tracker = PropagateTracker(timed_reader(name, stations))
     prompts = [MaskPrompt(labels == i, int(i)) for i in np.unique(labels) if i]
     with tempfile.TemporaryDirectory() as folder:
         for n, jpeg in enumerate(back_and_forth(jpegs, frames + WARM_UP)):
@@ -104,19 +111,15 @@ def run(jpegs: list[bytes], labels: Labels, frames: int) -> tuple[dict[str, list
     return stations, repr(tracker.memory)
 
 
-class TimedReader(LabelPropagation):
-    """Label propagation that notes the processor time of its stations."""
-
-    STATIONS = ("encode", "look", "read", "write")
-
-    def __init__(self, stations: dict[str, list[float]]) -> None:
-        super().__init__()
-        for name in self.STATIONS:
-            setattr(self, name, self._timed(stations, name, getattr(self, name)))
-
-    @staticmethod
-    def _timed(stations: dict[str, list[float]], name: str, call: Callable[..., T]) -> Callable[..., T]:
-        return lambda *args, **kwargs: timed(stations, name, call, *args, **kwargs)
+def timed_reader(name: str, stations: dict[str, list[float]]) -> DenseReader:
+    """The reader of a tracker, propagate or lite, that notes the processor time of its stations."""
+    reader: DenseReader = LabelPropagation()
+    if name == "lite":
+        reader = RefinedPropagation(LabelPropagation(), load_refiner(shipped_weights()))
+    for station in ("encode", "look", "read", "write"):
+        call = getattr(reader, station)
+        setattr(reader, station, functools.partial(timed, stations, station, call))
+    return reader
 
 
 def timed(stations: dict[str, list[float]], name: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:

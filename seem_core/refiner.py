@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from seem_core.errors import InputError
 SURE = 0.005  # probabilities are read as at least this far from 0 and 1
 PRESENT = 0.02  # a cell with a lower probability does not count to an object
 MARGIN = 10  # cells around an object that may become its own
+REACH = 6  # cells from an object where it may grow
 STEP = 24  # crops have sides of multiples of it: kernels are compiled and cached for every size they meet
 
 
@@ -126,13 +129,31 @@ class BorderRefiner(nn.Module):
         for n, (rows, columns) in crops(masks):
             near = masks[:, rows, columns]
             logits = self(cues.crop(rows, columns), near[n : n + 1], strongest_other(near, n)[None])
-            refined[n, rows, columns] = logits[0].sigmoid()
-        return refined * (refined > PRESENT)
+            refined[n, rows, columns] = bounded(logits[0].sigmoid(), near[n])
+        return refined
 
 
 def log_odds(p: Tensor) -> Tensor:
     """Of probabilities, which count as at least `SURE` from 0 and 1; float32."""
     return torch.logit(p.float(), SURE)
+
+
+def bounded(refined: Tensor, prior: Tensor) -> Tensor:
+    """(h, w) refined probabilities, no larger than the prior `REACH` cells or more from the largest part of the object;
+    faint ones are 0. What looks alike and stands apart must not become sure of itself."""
+    side = 2 * REACH - 1
+    near = F.max_pool2d(largest_part(prior > 0.5).float()[None], side, 1, REACH - 1)[0] > 0
+    refined = torch.where(near, refined, torch.minimum(refined, prior))
+    return refined * (refined > PRESENT)
+
+
+def largest_part(mask: Tensor) -> Tensor:
+    """The largest 8-connected part of a (h, w) bool mask."""
+    count, parts, facts, _ = cv2.connectedComponentsWithStats(mask.cpu().numpy().astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return mask
+    largest = 1 + int(facts[1:, cv2.CC_STAT_AREA].argmax())
+    return torch.from_numpy(parts == largest).to(mask.device)
 
 
 def strongest_other(masks: Tensor, n: int) -> Tensor:

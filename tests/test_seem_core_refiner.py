@@ -13,7 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seem_core.errors import CheckpointError, InputError
-from seem_core.refiner import MARGIN, PRESENT, SURE, BorderRefiner, Cues, RefinerConfig, crops, strongest_other
+from seem_core.refiner import (
+    MARGIN,
+    PRESENT,
+    SURE,
+    BorderRefiner,
+    Cues,
+    RefinerConfig,
+    bounded,
+    crops,
+    largest_part,
+    strongest_other,
+)
 from seem_core.refiner_weights import load_refiner, save_refiner
 
 SMALL = RefinerConfig(half=3, quarter=4, eighth=5, cues=6, fine=8, coarse=8)
@@ -108,6 +119,16 @@ def test_crops_hold_their_object_and_have_few_sizes(h4: int, w4: int, data: st.D
         assert min(size, last + MARGIN) <= side.stop <= size
         assert side.start % 2 == side.stop % 2 == 0
         assert (side.stop - side.start) % 24 == 0 or side.stop - side.start == size
+
+
+def test_what_stands_apart_does_not_grow() -> None:
+    prior = discs(48, 96, (20, 20, 9), (20, 70, 4)).amax(0)
+    refined = bounded(torch.full_like(prior, 0.9), prior)
+    assert torch.equal(refined[:, 50:], torch.where(prior > PRESENT, prior.clamp(max=0.9), 0)[:, 50:])
+    assert refined[20, 20 + 9 + 4] == pytest.approx(0.9)  # near the larger part it may
+    assert bounded(torch.full_like(prior, 0.9), torch.zeros_like(prior)).count_nonzero() == 0
+    halves = discs(8, 8, (4, 4, 3))[0]
+    assert torch.equal(largest_part(halves > 0.5), halves > 0.5)
 
 
 def test_the_strongest_other() -> None:

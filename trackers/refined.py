@@ -1,9 +1,9 @@
-"""Label propagation whose masks a small trained decoder makes sharp before anyone sees or remembers them: `lite`."""
+"""Label propagation whose masks a small trained decoder makes sharp before anyone sees them: `lite`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,9 +63,11 @@ class RefinedPropagation:
 
     @torch.inference_mode()
     def read(self, view: RefinedView, bank: MemoryBank) -> Reading:
-        """See `DenseReader.read`; scores are those of the sharp masks."""
+        """See `DenseReader.read`. Owners and scores are those of the sharp masks; ``masks``, from which memory is
+        written, are as they were read: what the net gets wrong would otherwise grow from frame to frame."""
         masks = self._propagation.read_masks(view.keys, bank)
-        return as_reading(bank.ids, self._refiner.refine(self._cues(view.features), masks))
+        sharp = as_reading(bank.ids, self._refiner.refine(self._cues(view.features), masks))
+        return replace(sharp, masks=masks)
 
     def write(
         self,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seem_core.refiner import PRESENT, BorderRefiner
+from seem_core.refiner import PRESENT, BorderRefiner, bounded
 from seem_core.training.loop import Stage
 from seem_core.training.pack import Pack
 from seem_core.training.picture_store import PictureStore
@@ -173,7 +173,7 @@ class RefinerTask:
 
     def _sharpen(self, example: Example) -> Tensor:
         masks = self._logits([example]).sigmoid()
-        return masks * (masks > PRESENT) * is_there(example.own)[:, None, None]
+        return torch.stack([bounded(refined, prior) for refined, prior in zip(masks, example.own, strict=True)])
 
     def _logits(self, examples: Sequence[Example]) -> Tensor:
         """(R, h, w) of all objects of all examples."""
