@@ -48,6 +48,7 @@ class TrackerClass:
 
 TRACKERS: dict[str, TrackerClass] = {
     "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional", memory=True),
+    "lite": TrackerClass("trackers.refined", "LiteTracker", device=True, model="optional", memory=True),
     "fused": TrackerClass("trackers.fused", "FusedTracker", device=True, model="optional", decoder=True, memory=True),
     "prompt-memory": TrackerClass("trackers.prompt_memory", "PromptMemoryTracker", model="needed", memory=True),
     "reference": TrackerClass("trackers.reference", "ReferenceTracker", model="needed", memory=True),

@@ -20,6 +20,7 @@ from tiny_seem import tiny_seem
 
 from seem_core.errors import InputError, MaskError, PromptError, VideoError
 from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
+from seem_core.refiner_weights import load_refiner, shipped_weights
 from seem_core.routing import RoutingName
 from seem_core.segmenter import SeemSegmenter
 from seem_core.segmenter_types import Segmenter
@@ -30,6 +31,7 @@ from trackers.fused import FusionConfig
 from trackers.gate import Gate
 from trackers.prompt_memory import PromptMemoryConfig
 from trackers.propagation import LabelPropagation, PropagationConfig
+from trackers.refined import RefinedPropagation
 
 LENGTH = 6
 ROUTINGS = ("demo", "v0", "v1")
@@ -81,10 +83,17 @@ def small_reader() -> DenseReader:
     return LabelPropagation(PropagationConfig(pixels=128 * 224))
 
 
+@cache
+def small_refined_reader() -> DenseReader:
+    return RefinedPropagation(LabelPropagation(PropagationConfig(pixels=128 * 224)), load_refiner(shipped_weights()))
+
+
 def small(name: str) -> dict[str, Any]:
     """Options that make a tracker cheap enough for many short runs, and let it remember whatever it finds."""
     if name == "propagate":
         return {"reader": small_reader()}
+    if name == "lite":
+        return {"reader": small_refined_reader()}
     if name == "fused":
         return {"reader": small_reader(), "fusion": FusionConfig(every=1)}
     if name == "prompt-memory":
