@@ -54,7 +54,7 @@ def batch(
     reference: References = None,
     reference_mask: ReferenceMasks = None,
     memory: Memory = None,
-    tracker: Tracker = "propagate",
+    tracker: Tracker = "lite",
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
     device: OnDevice = Device.auto,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vos.benchmarks.davis import TrackerRun
     from vos.benchmarks.official import Difference
 
-DEFAULT_TRACKERS = ("copy", "flow", "propagate")
+DEFAULT_TRACKERS = ("copy", "flow", "propagate", "lite")
 
 
 class Year(StrEnum):
@@ -45,7 +45,7 @@ def davis(
             "--tracker",
             "-t",
             help="A tracker; may be given several times.",
-            show_default=", ".join(DEFAULT_TRACKERS) + "; of a reference: propagate",
+            show_default=", ".join(DEFAULT_TRACKERS) + "; of a reference: propagate, lite",
         ),
     ] = None,
     out: Annotated[
@@ -119,7 +119,7 @@ def davis(
         Path(model).stem if model else "",
         f"decoder-{decoder.value}" if decoder is not DecoderChoice.auto else "",
     ])  # fmt: skip
-    usual_trackers = DEFAULT_TRACKERS if choice.reference is None else ("propagate",)  # the others cannot use it
+    usual_trackers = DEFAULT_TRACKERS if choice.reference is None else ("propagate", "lite")  # the others cannot use it
     workers = jobs or available_cores()
     with _Bars(quiet) as bars:
         runs = run_davis(

@@ -142,7 +142,7 @@ Tracker = Annotated[
     str,
     typer.Option(
         "--tracker",
-        help="What follows the objects: propagate, lite, fused; with --model also reference, prompt-memory; flow, copy.",
+        help="What follows objects: lite, propagate, fused; with --model also reference, prompt-memory; flow, copy.",
     ),
 ]
 Model = Annotated[

@@ -70,7 +70,7 @@ def track(
     save_memory: SaveMemory = None,
     prompts_schema: PromptsSchema = False,
     out: OutFolder = None,
-    tracker: Tracker = "propagate",
+    tracker: Tracker = "lite",
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
     published: Published = False,

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 class TrackOptions:
     """How to track; the same names as the options of ``vos track``.
 
-    tracker      one of `trackers.TRACKERS`: propagate, fused, reference, prompt-memory, flow or copy
+    tracker      one of `trackers.TRACKERS`: lite, propagate, fused, reference, prompt-memory, flow, copy
     model        a SEEM model, by its name or file, for trackers that need or can use one
     decoder      whether fused uses the model's decoder: auto (where it is trained), on, off
     published    reference as SEEM's demo published it: about 5 frames per second, encoded with a short side of 512
@@ -58,7 +58,7 @@ class TrackOptions:
     save_memory  file that the memory is written to after the last frame
     """
 
-    tracker: str = "propagate"
+    tracker: str = "lite"
     device: str = "auto"
     start: int = 0
     end: int | None = None
@@ -131,7 +131,7 @@ def track(
     prompts: Iterable[GivenPrompt] | GivenPrompt = (),
     *,
     mask: AnyMask | Sequence[str | Path | MaskFile] | None = None,
-    tracker: str | Tracker = "propagate",
+    tracker: str | Tracker = "lite",
     device: str = "auto",
     start: int = 0,
     end: int | None = None,
@@ -274,7 +274,7 @@ def check_kinds(job: Job, tracker: Tracker) -> None:
             raise PromptError(f"object {prompt.object_id} is given in words, {why}")
         how = "shown on another picture" if isinstance(prompt, ReferencePrompt) else f"given by {type(prompt).__name__}"
         what = f"object {prompt.object_id} is {how}, which tracker {tracker.name} cannot use"
-        raise PromptError(f"{what}; mark it on a frame, or use tracker propagate")
+        raise PromptError(f"{what}; mark it on a frame, or use tracker lite")
 
 
 def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:
