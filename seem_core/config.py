@@ -90,7 +90,7 @@ _LITE = SeemConfig(
         mean_cap=256,
     ),
     text=None,
-    input_size=InputSize(480),
+    input_size=InputSize(288),
     pixel_mean=(127.0, 127.0, 127.0),
     pixel_std=(128.0, 128.0, 128.0),
     official=False,

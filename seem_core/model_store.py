@@ -1,4 +1,4 @@
-"""Where converted models lie: a name (``seem-focal-t-v0``) stands for one file in the user's cache."""
+"""Where models lie: a name (``seem-focal-t-v0``) stands for one file in the user's cache, or for one that ships."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def stored_path(name: str) -> Path:
     return models_folder() / f"{name}{SUFFIX}"
 
 
+def shipped_path(name: str) -> Path | None:
+    """The file of a model that comes with the package, None where there is none of this name."""
+    path = Path(__file__).parent / "weights" / f"seem_{name}{SUFFIX}"
+    return path if path.is_file() else None
+
+
 def stored_names() -> tuple[str, ...]:
     """Names of the models that are there, sorted."""
     return tuple(sorted(file.stem for file in models_folder().glob(f"[!.]*{SUFFIX}")))
@@ -40,6 +46,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
     if isinstance(model, str) and _NAME.fullmatch(text) and not text.endswith(_FILE_SUFFIXES):
         if (stored := stored_path(text)).is_file():
             return stored
+        if (shipped := shipped_path(text)) is not None and not Path(text).is_file():
+            return shipped
         if not Path(text).is_file():
             raise CheckpointError(_how_to_get(text))
     path = Path(text)

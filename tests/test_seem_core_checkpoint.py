@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,7 +26,7 @@ from seem_core.convert import rename_keys
 from seem_core.convert_file import COCO_CLASSES, convert_file, find_configuration
 from seem_core.errors import CheckpointError, DeviceError, OutputError
 from seem_core.model import Seem
-from seem_core.model_store import locate, stored_names, stored_path
+from seem_core.model_store import locate, shipped_path, stored_names, stored_path
 from seem_core.published import LICENCE, PUBLISHED, UNKNOWN_LICENCE, routing_of_file
 from seem_core.text import byte_pairs
 
@@ -346,6 +347,18 @@ def test_a_name_stands_for_a_file_of_the_store(source: Path, cache: Path) -> Non
     assert locate("tiny-demo") == demo.path == locate(str(demo.path))
     with pytest.raises(CheckpointError, match=r"there is no model 'tiny-v2'; known are tiny-v0, .*tiny-demo"):
         load_seem("tiny-v2")
+
+
+def test_a_model_that_ships_is_found_by_name_unless_the_store_has_one(cache: Path, tmp_path: Path) -> None:
+    shipped = shipped_path("lite")
+    assert shipped is not None
+    assert locate("lite") == shipped
+    loaded = load_seem("lite")
+    assert (loaded.config.name, loaded.metadata.trained) == ("lite", "full")
+    stored_path("lite").parent.mkdir(parents=True)
+    shutil.copy(shipped, stored_path("lite"))
+    assert locate("lite") == stored_path("lite")
+    assert shipped_path("seem-focal-t-v0") is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from seem_core.prompts import (
     TextPrompt,
 )
 from seem_core.segmenter import SeemSegmenter
-from seem_core.segmenter_types import Prediction
+from seem_core.segmenter_types import Prediction, masks_as_prediction
 from trackers.base import ObjectMasks
 from trackers.prompting import given_masks, references
 
@@ -85,6 +85,30 @@ def test_marks_are_read_by_colour_without_a_segmenter(two: Scene) -> None:
     assert given[2][110, 230]
     with pytest.raises(PromptError, match="outside"):
         given_masks(two.images[0], [PointPrompt(900, 3)], None)
+
+
+def test_the_shipped_model_reads_marks_and_only_what_they_touch_counts(
+    two: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Both(Recorder):
+        """Finds both squares, whatever is asked."""
+
+        def segment(self, features: Any, prompts: Any, previous: Any = None, **_: Any) -> Any:
+            found = super().segment(features, prompts, previous)
+            union = torch.from_numpy(two.masks[0][0] | two.masks[0][1])[None].expand(len(found.ids), -1, -1)
+            return masks_as_prediction(union, features.geometry, found.ids)
+
+    lite = Both()
+    monkeypatch.setattr("trackers.prompting.shipped_segmenter", lambda: lite)
+    prompts = [PointPrompt(80, 60, object_id=1), BoxPrompt(180, 70, 280, 150, object_id=2)]
+    given = given_masks(two.images[0], prompts, None)
+    assert lite.asked == prompts
+    assert all(iou(given[i], two.masks[0][i - 1]) > 0.9 for i in (1, 2))
+    nowhere = given_masks(two.images[0], [PointPrompt(155, 20)], None)  # on the ground: by colour
+    assert nowhere[1][20, 155]
+    assert not (nowhere[1] & two.masks[0][0]).all()
+    kept = given_masks(two.images[0], [PointPrompt(155, 20, positive=False)], known(two, (1, 5)))
+    assert iou(kept[1], two.masks[0][0]) > 0.9
 
 
 def test_words_need_a_segmenter(two: Scene) -> None:

@@ -1,26 +1,32 @@
 """Prompts become masks: what a tracker makes of masks, marks and words before it follows the objects.
 
-Marks are read by a promptable model where there is one, else by colour alone (GrabCut). A point or a scribble on an
-object that is known corrects the mask it has; a box, a polygon, a mask or words start it anew.
+Marks are read by the model that the tracker was given, else by the small one that ships (`shipped_segmenter`), and by
+colour (GrabCut) where a model answers with nothing. A point or a scribble on an object that is known corrects the mask
+it has; a box, a polygon, a mask or words start it anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from seem_core.errors import MaskError, PromptError
+from seem_core.geometry import Geometry
 from seem_core.grabcut import masks_from_prompts
-from seem_core.prompt_canvas import MARKS, check_mark
-from seem_core.prompts import MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
+from seem_core.model_store import shipped_path
+from seem_core.prompt_canvas import MARKS, check_mark, draw_marks, is_positive
+from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
+SHIPPED = "lite"
 
 
 def given_masks(
@@ -34,7 +40,7 @@ def given_masks(
     """Object id -> (H, W) bool mask of every object that is named by mask, marks or words, in the order first named.
 
     image: (H, W, 3) uint8 RGB; prompts are in its pixels. found: what is known of this frame without them, for
-    corrections. segmenter reads marks and words; without one, marks are read by GrabCut. features: the frame as the
+    corrections. segmenter reads marks and words; without one, marks are read as said above. features: the frame as the
     segmenter encoded it, where that is done already. Objects with references alone are left out, see `references`.
     Several masks of one object add up; no mask is empty.
 
@@ -47,10 +53,10 @@ def given_masks(
     given = {i: _sum_of_masks(image, of[i]) for i in shown if i not in asked}
     for i in asked:
         _sum_of_masks(image, [p for p in of[i] if isinstance(p, MaskPrompt)])
-    if asked and segmenter is None:
-        given |= _by_colour(image, of, asked, found)
-    elif asked:
+    if segmenter is not None and asked:
         given |= _by_segmenter(image, {i: of[i] for i in asked}, found, segmenter, features)
+    elif asked:
+        given |= _by_default(image, of, asked, found)
     return {i: given[i] for i in shown}
 
 
@@ -108,14 +114,63 @@ def _sum_of_masks(image: Image, prompts: Sequence[Prompt]) -> Mask:
     return total
 
 
-def _by_colour(
+@cache
+def shipped_segmenter() -> Segmenter | None:
+    """The model `lite`, which reads marks where no other model is given; None where it does not ship with the package.
+
+    Loaded once per process, on the CPU.
+    """
+    if shipped_path(SHIPPED) is None:
+        return None
+    from seem_core.segmenter import load_segmenter
+
+    return load_segmenter(SHIPPED)
+
+
+def _by_default(
     image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
 ) -> dict[int, Mask]:
+    """Without a model of the user's: the shipped one, and colour where that finds nothing or is not there."""
+    _refuse_words(of, asked)
+    lite = shipped_segmenter()
+    masks: dict[int, Mask] = {}
+    if lite is not None:
+        masks = _by_segmenter(image, {i: of[i] for i in asked}, found, lite, None)
+        masks = {i: _marked_parts(mask, of[i], found) for i, mask in masks.items()}
+    rest = [i for i in asked if i not in masks or not masks[i].any()]
+    return masks | (_by_colour(image, of, rest, found) if rest else {})
+
+
+def _marked_parts(mask: Mask, prompts: Sequence[Prompt], found: ObjectMasks | None) -> Mask:
+    """The parts of a mask that a positive mark, or what was known of the object, touches; nothing outside of boxes.
+
+    A small model likes to add what only looks alike; that it is one object with the marked part, nothing says.
+    """
+    size = (mask.shape[0], mask.shape[1])
+    whole = Geometry(size, size, size)
+    if boxes := [p for p in prompts if isinstance(p, BoxPrompt)]:
+        mask = mask & draw_marks(boxes, whole).positive[0].numpy()
+    touched = np.zeros(size, np.bool_)
+    if marks := [p for p in prompts if isinstance(p, MARKS) and is_positive(p)]:
+        touched |= draw_marks(marks, whole).positive[0].numpy()
+    object_id = prompts[0].object_id
+    if found is not None and object_id in found.ids and _corrects(prompts):
+        touched |= found.mask(object_id)
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    return np.isin(parts, np.unique(parts[touched & mask]))
+
+
+def _refuse_words(of: dict[int, list[Prompt]], asked: Sequence[int]) -> None:
     for i in asked:
         if any(isinstance(p, TextPrompt) for p in of[i]):
             raise PromptError(
                 f"object {i} is given in words, which needs a trained model with a text encoder; give --model"
             )
+
+
+def _by_colour(
+    image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
+) -> dict[int, Mask]:
     previous = {} if found is None else {i: found.mask(i) for i in asked if i in found.ids}
     marks = [p for prompts in of.values() for p in prompts if not isinstance(p, ReferencePrompt)]  # marks repel others
     masks = masks_from_prompts(image, marks, previous)

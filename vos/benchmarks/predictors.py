@@ -66,6 +66,30 @@ class GrabCutPredictor:
         return Answer(masks_from_prompts(self._image, marks, {1: previous.mask})[1])
 
 
+class TrackerPredictor:
+    """What trackers make of marks where they are given no model (`trackers.prompting.given_masks`).
+
+    Every later mark is a correction of the mask of the round before.
+    """
+
+    name = "default"
+
+    def begin(self, image: Image) -> None:
+        """See `Predictor.begin`."""
+        self._image = image
+
+    def predict(self, prompts: Sequence[Prompt], previous: Answer | None) -> Answer:
+        """See `Predictor.predict`."""
+        from trackers.base import ObjectMasks
+        from trackers.prompting import given_masks
+
+        if previous is None:
+            return Answer(given_masks(self._image, prompts, None)[1])
+        one, no = np.ones(1, np.float32), np.zeros(1, np.bool_)
+        found = ObjectMasks((1,), previous.mask.astype(np.uint8), one, no)
+        return Answer(given_masks(self._image, prompts[-1:], found)[1])
+
+
 class SegmenterPredictor:
     """A SEEM model, or any `Segmenter` (`seem_core.segmenter_types`); the previous answer goes in as memory prompt.
 
@@ -138,6 +162,7 @@ PREDICTORS: Mapping[str, Callable[[], Predictor]] = {
     "grabcut": GrabCutPredictor,
     "oracle": OraclePredictor,
     "empty": EmptyPredictor,
+    "default": TrackerPredictor,
 }
 """Those that need no weights, by name."""
 
