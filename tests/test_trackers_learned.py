@@ -1,4 +1,4 @@
-"""The `lite` tracker's memory: what is read, what is remembered, what is refused. Masks here come from random weights;
+"""The learned tracker's memory: what is read, what is remembered, what is refused. Masks here come from random weights;
 the contract test asks whether objects are followed."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 import torch
 from scenes import Scene, scene
 
-from seem_core.errors import CheckpointError, LimitError, PromptError, VideoError
+from seem_core.errors import CheckpointError, InputError, LimitError, PromptError, VideoError
 from seem_core.prompts import MaskPrompt
 from seem_core.reader import DenseReader, ReaderConfig
 from seem_core.reader_weights import save_reader
@@ -128,5 +128,7 @@ def test_wrong_sizes_and_weights_are_named(reader: DenseReader, moving: Scene, t
         tracker.step(moving.images[0][:50])
     with pytest.raises(CheckpointError, match="cannot be read"):
         LearnedTracker(tmp_path / "missing.safetensors")
+    with pytest.raises(InputError, match="no reader ships"):
+        LearnedTracker()
     save_reader(reader.state_dict(), SMALL, tmp_path / "there.safetensors", facts={})
     assert LearnedTracker(tmp_path / "there.safetensors").step(moving.images[0], prompts(moving, 0, (1,))).ids == (1,)

@@ -6,14 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 from torch import Tensor
 
-from seem_core.errors import CheckpointError, InputError
+from seem_core.errors import InputError
 from seem_core.reader import MULTIPLE, FrameFeatures, FrameValues, Memory, probabilities
 from seem_core.reader import DenseReader as ReaderNet
 from seem_core.reader_weights import load_reader
@@ -22,18 +21,6 @@ from trackers.dense import Reading
 from trackers.gate import Gate
 from trackers.memory_bank import Entry, MemoryBank, Previous
 from trackers.propagate import DenseTracker
-
-SHIPPED_WEIGHTS = "weights/lite_reader.safetensors"  # in seem_core
-
-
-def shipped_weights() -> Path:
-    """The weights that come with the package. Raises CheckpointError if they do not."""
-    import seem_core
-
-    path = Path(seem_core.__file__).parent / SHIPPED_WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; train a reader (docs/gpu.md) and give its weights file")
-    return path
 
 
 @dataclass(frozen=True)
@@ -76,8 +63,9 @@ class LearnedReader:
     An object's score is the product of what the net says of its presence and of its mask's IoU. Beside the entries of
     the bank it reads the frame just before, which it keeps in the bank's slot for that.
 
-    weights  file of `seem_core.reader_weights`, by default the one that comes with the package
+    weights  file of `seem_core.reader_weights`
     net      a net to use instead of a file
+    Raises InputError where neither is given.
     """
 
     def __init__(
@@ -90,7 +78,11 @@ class LearnedReader:
     ) -> None:
         self.config = config or LearnedConfig()
         self._device = torch.device(device)
-        self._net = net.eval() if net is not None else load_reader(weights or shipped_weights())
+        if net is None:
+            if weights is None:
+                raise InputError("no reader ships with the package; train one (docs/gpu.md) and give its weights file")
+            net = load_reader(weights)
+        self._net = net.eval()
         self._net.to(self._device)
         self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._name = ""
@@ -220,7 +212,7 @@ class LearnedTracker(DenseTracker):
     options                       of `DenseTracker`
     """
 
-    name = "lite"
+    name = "learned"
 
     def __init__(
         self,
