@@ -1,8 +1,8 @@
 """Prompts become masks: what a tracker makes of masks, marks and words before it follows the objects.
 
-Marks are read by the model that the tracker was given, else by the small one that ships (`shipped_segmenter`), and by
-colour (GrabCut) where a model answers with nothing. A point or a scribble on an object that is known corrects the mask
-it has; a box, a polygon, a mask or words start it anew.
+Marks are read by the model that the tracker was given. Without one, the small one that ships (`shipped_segmenter`)
+gives an object its first mask, and colour (GrabCut) corrects it, or answers where the model finds nothing. A point or a
+scribble on an object that is known corrects the mask it has; a box, a polygon, a mask or words start it anew.
 """
 
 from __future__ import annotations
@@ -130,19 +130,20 @@ def shipped_segmenter() -> Segmenter | None:
 def _by_default(
     image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
 ) -> dict[int, Mask]:
-    """Without a model of the user's: the shipped one, and colour where that finds nothing or is not there."""
+    """Without a model of the user's: the shipped one; colour for corrections, and where that finds nothing."""
     _refuse_words(of, asked)
     lite = shipped_segmenter()
     masks: dict[int, Mask] = {}
-    if lite is not None:
-        masks = _by_segmenter(image, {i: of[i] for i in asked}, found, lite, None)
-        masks = {i: _marked_parts(mask, of[i], found) for i, mask in masks.items()}
+    fresh = [i for i in asked if found is None or i not in found.ids or not _corrects(of[i]) or not found.mask(i).any()]
+    if lite is not None and fresh:
+        masks = _by_segmenter(image, {i: of[i] for i in fresh}, None, lite, None)
+        masks = {i: _marked_parts(mask, of[i]) for i, mask in masks.items()}
     rest = [i for i in asked if i not in masks or not masks[i].any()]
     return masks | (_by_colour(image, of, rest, found) if rest else {})
 
 
-def _marked_parts(mask: Mask, prompts: Sequence[Prompt], found: ObjectMasks | None) -> Mask:
-    """The parts of a mask that a positive mark, or what was known of the object, touches; nothing outside of boxes.
+def _marked_parts(mask: Mask, prompts: Sequence[Prompt]) -> Mask:
+    """The parts of a mask that a positive mark touches; nothing outside of boxes.
 
     A small model likes to add what only looks alike; that it is one object with the marked part, nothing says.
     """
@@ -153,9 +154,6 @@ def _marked_parts(mask: Mask, prompts: Sequence[Prompt], found: ObjectMasks | No
     touched = np.zeros(size, np.bool_)
     if marks := [p for p in prompts if isinstance(p, MARKS) and is_positive(p)]:
         touched |= draw_marks(marks, whole).positive[0].numpy()
-    object_id = prompts[0].object_id
-    if found is not None and object_id in found.ids and _corrects(prompts):
-        touched |= found.mask(object_id)
     _, parts = cv2.connectedComponents(mask.astype(np.uint8))
     return np.isin(parts, np.unique(parts[touched & mask]))
 
