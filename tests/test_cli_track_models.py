@@ -67,7 +67,7 @@ def test_published_is_five_frames_per_second(clip: Path) -> None:
         (["--tracker", "reference", "--model", "nonesuch"], 4, "there is no model 'nonesuch'"),
         (["--tracker", "flow", *MODEL], 3, "tracker flow has no use for a model"),
         (["--tracker", "prompt-memory", *MODEL, "--decoder", "on"], 3, "cannot switch its decoder on"),
-        (["--published"], 3, "published is a way of tracker reference, not of propagate"),
+        (["--published"], 3, "published is a way of tracker reference, not of lite"),
         (["--tracker", "reference", *MODEL, "--published", "--stride", "3"], 3, "5 frames per second, stride 3"),
     ],
 )

@@ -75,5 +75,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_without_weights_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VOS_CACHE", str(tmp_path))
+    assert load_segmenter("lite").trained == "full"  # they ship
+    monkeypatch.setattr("seem_core.model_store.shipped_path", lambda name: None)
     with pytest.raises(CheckpointError, match="train them"):
         load_segmenter("lite")
