@@ -1,0 +1,86 @@
+"""One video of a batch: what is to be done (`VideoJob`), how it ended (`VideoOutcome`), and doing it (`run_video`).
+
+A job is plain data, so that it can be sent to another process or machine; whoever runs it needs nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from seem_core.errors import DiskFullError, LimitError, VosError
+from vos.pipeline import TrackOptions
+from vos.prompt_gathering import GivenPrompt
+from vos.to_folder import PARTS, OnProgress, track_to_folder
+
+Outcome: TypeAlias = Literal["done", "failed", "interrupted"]
+Cause: TypeAlias = Literal["input", "limit", "disk", "bug", "crash", "stall"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """What is to be tracked and how.
+
+    name     of the video in its batch; its results go to the folder of that name in the batch's folder
+    video    a video file or a folder of images
+    prompts  files of prompts, words and pictures, as `vos.pipeline.track` takes them
+    masks    mask files, ``PATH``
+    out      folder of the results
+    """
+
+    name: str
+    video: Path
+    out: Path
+    prompts: tuple[GivenPrompt, ...] = ()
+    masks: tuple[str, ...] = ()
+    options: TrackOptions = field(default_factory=TrackOptions)
+    save: frozenset[str] = PARTS
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class VideoOutcome:
+    """How one video ended.
+
+    frames   masks written; seconds: wall-clock time
+    cause    why it failed: its own input, a limit, a full disk, a bug of ours, a worker that died or stood still
+    message  the sentence of what went wrong
+    """
+
+    name: str
+    outcome: Outcome
+    frames: int = 0
+    seconds: float = 0.0
+    cause: Cause | None = None
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def worth_another_try(self) -> bool:
+        """Whether the same video may well succeed the next time: nothing that was said about it was wrong."""
+        return self.outcome == "interrupted" or self.cause in ("crash", "stall")
+
+
+def run_video(
+    job: VideoJob, *, on_progress: OnProgress | None = None, stop: threading.Event | None = None
+) -> VideoOutcome:
+    """Track one video. Whatever goes wrong with it is in the outcome; nothing is raised but what ends the process."""
+    try:
+        result = track_to_folder(
+            job.video, job.out, job.prompts, mask=job.masks or None, options=job.options, save=job.save,
+            overwrite=job.overwrite, on_progress=on_progress, stop=stop,
+        )  # fmt: skip
+    except VosError as error:
+        cause: Cause = (
+            "disk" if isinstance(error, DiskFullError) else "limit" if isinstance(error, LimitError) else "input"
+        )
+        return VideoOutcome(job.name, "failed", cause=cause, message=str(error))
+    except Exception as error:
+        logger.exception("%s stopped by a bug", job.video)
+        return VideoOutcome(job.name, "failed", cause="bug", message=f"{type(error).__name__}: {error}")
+    return VideoOutcome(job.name, result.state, result.frames, result.seconds, warnings=result.warnings)
