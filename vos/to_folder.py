@@ -86,6 +86,8 @@ def track_to_folder(
     options: TrackOptions | None = None,
     save: Set[str] = PARTS,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_seconds: float | None = None,
     on_progress: OnProgress | None = None,
     on_render: OnProgress | None = None,
     stop: threading.Event | None = None,
@@ -94,6 +96,8 @@ def track_to_folder(
 
     video, prompts, mask   as for `vos.pipeline.track`
     save                   of "masks", "overlay", "contact"; masks are always kept, the others are made from them
+    resume                 go on from the last saved state of an unfinished run of the same inputs and options
+    checkpoint_seconds     seconds between two saved states; None for the default, 0 for none
     on_progress            called on this thread after every frame with (frames finished, frames in all); backward and
                            both ways every pass over the frames counts
     on_render              likewise while the overlay is made

@@ -31,6 +31,8 @@ class VideoJob:
     prompts  files of prompts, words and pictures, as `vos.pipeline.track` takes them
     masks    mask files, ``PATH``
     out      folder of the results
+    resume   go on from the last saved state of an unfinished run in ``out``, see `vos.to_folder.track_to_folder`
+    checkpoint_seconds   seconds between two saved states; None for the default, 0 for none
     """
 
     name: str
@@ -41,6 +43,8 @@ class VideoJob:
     options: TrackOptions = field(default_factory=TrackOptions)
     save: frozenset[str] = PARTS
     overwrite: bool = False
+    resume: bool = False
+    checkpoint_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def run_video(
     try:
         result = track_to_folder(
             job.video, job.out, job.prompts, mask=job.masks or None, options=job.options, save=job.save,
-            overwrite=job.overwrite, on_progress=on_progress, stop=stop,
+            overwrite=job.overwrite, resume=job.resume, checkpoint_seconds=job.checkpoint_seconds,
+            on_progress=on_progress, stop=stop,
         )  # fmt: skip
     except VosError as error:
         cause: Cause = (
