@@ -1,4 +1,4 @@
-"""JSON that people write by hand, read strictly: `load_json`, and `Fields`, which names the place of whatever is wrong.
+"""JSON that people write by hand, read strictly: `load_json`, `parse_json`, and `Fields`, which names wrong places.
 
 A field that nobody knows may have been meant, so it is refused, as are fields given twice and numbers without value.
 """
@@ -26,11 +26,16 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         raise PromptError(f"prompts {path} cannot be read ({error.strerror or error}); give a JSON file") from error
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_no_number)
+        return parse_json(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PromptError(f"prompts {path} is not JSON (it is not text)") from error
     except (ValueError, RecursionError) as error:
         raise PromptError(f"prompts {path} is not JSON ({error})") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of one JSON text. Raises ValueError, also for NaN and for fields given twice, or RecursionError."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from seem_core.errors import DiskFullError, LimitError, VosError
 from vos.pipeline import TrackOptions
 from vos.prompt_gathering import GivenPrompt
+from vos.prompt_sources import MaskFile, ReferenceFile
 from vos.to_folder import PARTS, OnProgress, track_to_folder
 
 Outcome: TypeAlias = Literal["done", "failed", "interrupted"]
@@ -29,7 +30,7 @@ class VideoJob:
     name     of the video in its batch; its results go to the folder of that name in the batch's folder
     video    a video file or a folder of images
     prompts  files of prompts, words and pictures, as `vos.pipeline.track` takes them
-    masks    mask files, ``PATH``
+    masks    mask files; those with a moment or an object's id as `MaskFile`
     out      folder of the results
     resume   go on from the last saved state of an unfinished run in ``out``, see `vos.to_folder.track_to_folder`
     checkpoint_seconds   seconds between two saved states; None for the default, 0 for none
@@ -39,7 +40,7 @@ class VideoJob:
     video: Path
     out: Path
     prompts: tuple[GivenPrompt, ...] = ()
-    masks: tuple[str, ...] = ()
+    masks: tuple[str | MaskFile, ...] = ()
     options: TrackOptions = field(default_factory=TrackOptions)
     save: frozenset[str] = PARTS
     overwrite: bool = False
@@ -68,6 +69,20 @@ class VideoOutcome:
     def worth_another_try(self) -> bool:
         """Whether the same video may well succeed the next time: nothing that was said about it was wrong."""
         return self.outcome == "interrupted" or self.cause in ("crash", "stall")
+
+
+def job_files(job: VideoJob) -> tuple[tuple[str, Path], ...]:
+    """Role and path of every file that a job names: video, mask, prompts, reference, memory (not what those name)."""
+    found: list[tuple[str, Path]] = [("video", job.video)]
+    found += [("mask", mask.path if isinstance(mask, MaskFile) else Path(mask)) for mask in job.masks]
+    for prompt in job.prompts:
+        if isinstance(prompt, (str, Path)):
+            found.append(("prompts", Path(prompt)))
+        elif isinstance(prompt, ReferenceFile):
+            found += [("reference", prompt.picture), ("mask", prompt.mask)]
+    if job.options.memory is not None:
+        found.append(("memory", Path(job.options.memory)))
+    return tuple(dict.fromkeys(found))
 
 
 def run_video(
