@@ -145,6 +145,7 @@ class LocalEngine:
         elif isinstance(message, Ended):
             self._ending.pop(message.name, None)  # it ended by itself in the moment in which it was killed
             worker.video = None
+            worker.leaving = message.outcome.outcome == "interrupted"  # it was told to end, by us or by a signal
             if message.outcome.cause == "bug":
                 logger.error("%s: %s", message.name, worker.last_words())
         return [message]

@@ -32,13 +32,13 @@ class Gone:
 class WorkerProcess:
     """Starts a worker; what it tells is put into ``messages`` with it, and `Gone` as the last.
 
-    ready   whether it waits for jobs since it told so
+    ready   whether it has told that it waits for jobs; leaving: whether it takes no further one
     video   the name of the one at work, None between two; ``frames`` of it are done
     """
 
     def __init__(self, settings: Settings, messages: SimpleQueue[tuple[WorkerProcess, Ready | Event | Gone]]) -> None:
         self.name = settings.name
-        self.ready, self.frames = False, 0
+        self.ready, self.leaving, self.frames = False, False, 0
         self.video: str | None = None
         self._began = self._born = time.monotonic()
         self._said: deque[str] = deque(maxlen=LINES_KEPT)
@@ -69,7 +69,7 @@ class WorkerProcess:
     @property
     def idle(self) -> bool:
         """Whether a job can begin at once."""
-        return self.ready and self.video is None
+        return self.ready and not self.leaving and self.video is None
 
     @property
     def age(self) -> float:
