@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vos.batch.report import ReportRow
 
 _OUTCOMES = ("done", "failed", "interrupted", "running", "waiting", "no prompt")
+_FAILURES_SHOWN = 20  # the others unfold
 _COLUMNS = (  # heading, class, whether it sorts by number
     ("#", "n", True),
     ("video", "name", False),
@@ -98,7 +99,17 @@ def _head(rows: Sequence[ReportRow], title: str, made: datetime, wall_seconds: f
     yield "</ul>"
     yield _bar(counts, len(rows))
     yield f"<p>{_text('; '.join(parts))}</p>"
+    yield f"<nav>{' '.join(_places(rows))}</nav>"
     yield "</header>"
+
+
+def _places(rows: Sequence[ReportRow]) -> Iterator[str]:
+    """Links to the parts of the page."""
+    if any(row.outcome == "failed" for row in rows):
+        yield _link("#failed", "What failed")
+    yield _link("#videos", "Videos")
+    if any(row.folder is not None for row in rows):
+        yield _link("#sheets", "Contact sheets")
 
 
 def _bar(counts: Counter[str], total: int) -> str:
@@ -119,10 +130,15 @@ def _failures(rows: Sequence[ReportRow]) -> Iterator[str]:
     failed = [(i, row) for i, row in enumerate(rows, 1) if row.outcome == "failed"]
     if not failed:
         return
-    yield '<section><h2 id="failed">What failed</h2><dl class="failed">'
-    for i, row in failed:
-        yield f'<dt><a href="#r{i}">{_text(row.name)}</a></dt><dd>{_text(row.message or "no reason was recorded")}</dd>'
-    yield "</dl></section>"
+    lines = [
+        f"<dt>{_link(f'#r{i}', row.name)}</dt><dd>{_text(row.message or 'no reason was recorded')}</dd>"
+        for i, row in failed
+    ]
+    yield '<section><h2 id="failed">What failed</h2>'
+    yield f'<dl class="failed">{"".join(lines[:_FAILURES_SHOWN])}</dl>'
+    if rest := lines[_FAILURES_SHOWN:]:
+        yield f'<details><summary>{len(rest):,} more</summary><dl class="failed">{"".join(rest)}</dl></details>'
+    yield "</section>"
 
 
 def _table(rows: Sequence[ReportRow], home: Path) -> Iterator[str]:

@@ -72,8 +72,8 @@ def _shrunk(path: Path, most: int) -> Thumbnail | None:
 
 
 def _worth_trying(width: int, most: int) -> bool:
-    """Whether a picture of ``width`` may fit: one below a fortieth of a byte per pixel (3:2) shows nothing."""
-    return width * width * 2 / 3 / 40 <= most
+    """Whether a picture of ``width`` (3:2) has a tenth of a byte per pixel; with less, a smaller one shows more."""
+    return width * width * 2 / 3 / 10 <= most
 
 
 def _resized(image: Image.Image, width: int) -> Image.Image:

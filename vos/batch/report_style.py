@@ -27,6 +27,8 @@ a { color: var(--link); text-underline-offset: .15em; }
 dl.failed { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .35rem 1.2rem; margin: 0;
   color: inherit; border-left: .25rem solid var(--failed); padding-left: 1rem; }
 dt { max-width: 22rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin-top: .6rem; }
+summary { cursor: pointer; color: var(--link); margin: .5rem 0; }
 dt, dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
@@ -52,6 +54,7 @@ figcaption { padding-top: .4rem; overflow-wrap: anywhere; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10px; }
   a { color: inherit; text-decoration: none; }
+  nav { display: none; }
   th { position: static; }
   tr, figure, dt, dd { break-inside: avoid; }
   .wide { overflow: visible; }
