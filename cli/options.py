@@ -190,6 +190,15 @@ MaxSide = Annotated[
         show_default=False,
     ),
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        metavar="N",
+        help="Largest picture, mask or video frame that is read (width x height); guards against false headers.",
+    ),
+]
 OutFolder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.", show_default="NAME_vos")
 ]
@@ -200,6 +209,8 @@ UseDirection = Annotated[
     typer.Option("--direction", help="forward, backward (from the last prompt to the first frame), or both, merged."),
 ]
 MaskFormat = Annotated[MaskKind, typer.Option("--mask-format", help="How to read mask files; auto refuses to guess.")]
+
+DEFAULT_MAX_PIXELS = 8192 * 8192  # that of vos.picture_limit, which is not loaded to show the help
 
 WHAT = ("masks", "overlay", "contact")
 

@@ -12,10 +12,12 @@ import typer
 
 from cli.console import Progress, emit, emit_json, warn
 from cli.options import (
+    DEFAULT_MAX_PIXELS,
     Device,
     Json,
     MaskFormat,
     MaskKind,
+    MaxPixels,
     OnDevice,
     Overwrite,
     Quiet,
@@ -113,6 +115,7 @@ def segment(
     device: OnDevice = Device.auto,
     threads: Threads = None,
     mask_format: MaskFormat = MaskKind.auto,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -148,7 +151,7 @@ def segment(
     )
     options = SegmentOptions(
         model, device.value, _input_size(size), precision.value, output_query.value, _names(vocabulary), panoptic,
-        mask_format.value, threads,
+        mask_format.value, threads, max_pixels,
     )  # fmt: skip
     folder = out if out is not None else Path(f"{image.resolve().stem}_seem")
     with Progress("class names", quiet=quiet, unit="sentence") as progress:

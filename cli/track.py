@@ -12,6 +12,7 @@ import typer
 from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
 from cli.main import INTERRUPTED
 from cli.options import (
+    DEFAULT_MAX_PIXELS,
     Boxes,
     DecoderChoice,
     Device,
@@ -21,6 +22,7 @@ from cli.options import (
     MaskFormat,
     MaskKind,
     Masks,
+    MaxPixels,
     MaxSide,
     Memory,
     Model,
@@ -86,6 +88,7 @@ def track(
     save: Save = "masks,overlay,contact",
     reader: UseReader = Reader.pyav,
     mask_format: MaskFormat = MaskKind.auto,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -121,7 +124,7 @@ def track(
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
         direction=direction.value, memory=_text(memory), save_memory=_text(save_memory),
-        model=model, decoder=decoder.value, published=published,
+        model=model, decoder=decoder.value, published=published, max_pixels=max_pixels,
     )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)

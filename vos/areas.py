@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from seem_core.coco_masks import fill_polygon
 from seem_core.errors import MaskError
+from vos.picture_limit import check_pixels
 
 Mask: TypeAlias = npt.NDArray[np.bool_]  # (H, W)
 Points: TypeAlias = tuple[tuple[float, float], ...]  # (x, y)
@@ -29,8 +30,10 @@ class Scaling:
 
     @classmethod
     def of(cls, source: Size, target: Size, place: str) -> Scaling:
-        """Raises MaskError that begins with ``place`` where the two are not one picture in two sizes."""
+        """Raises MaskError that begins with ``place`` where the two are not one picture in two sizes, or the first is
+        above the limit of pictures."""
         (h, w), (H, W) = source, target
+        check_pixels(w, h, f"{place.removesuffix(': ')}: the picture that it was drawn on", MaskError)
         if abs(w * H / (h * W) - 1) > _SAME_SHAPE:
             raise MaskError(f"{place.removesuffix(': ')}: it was drawn on a picture of {w}x{h}, the video is {W}x{H}")
         return cls(source, target)

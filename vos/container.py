@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seem_core.errors import VideoError
+from vos.picture_limit import check_pixels, max_pixels
 
 __all__ = ["Media", "decode", "open_media", "reading", "video_packets"]
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # FFmpeg turns any text into pictures of a terminal: no user means that by "video".
 _NOT_VIDEO = {"tty", "txt", "bin", "xbin", "adf", "idf"}
+
+_BLOCK = 128  # pixels; the largest block of any codec, AV1's
 
 # Most specific first: the first class that fits gives the sentence.
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
@@ -68,7 +71,7 @@ def open_media(path: Path, threads: int = 1) -> Media:
     """Open a file for reading; ``threads`` is the number of threads the codec may use.
 
     Cover art of audio files is no video. Raises VideoError with one sentence for everything that is not a readable
-    file with a video stream.
+    file with a video stream, or whose frames are above the limit of pictures (`vos.picture_limit`).
     """
     _require_file(path)
     with reading(path):
@@ -76,6 +79,8 @@ def open_media(path: Path, threads: int = 1) -> Media:
     try:
         stream = _video_stream(container, path)
         context = stream.codec_context
+        check_pixels(context.width, context.height, str(path), VideoError)
+        context.options = {"max_pixels": str(_most_coded(context.width, context.height))}
         context.thread_count = threads
         context.thread_type = "SLICE" if threads == 1 else "FRAME"
     except BaseException:
@@ -149,6 +154,11 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if container.streams.audio:
         raise VideoError(f"cannot read {path}: it holds audio only, no video stream")
     raise VideoError(f"cannot read {path}: it holds no video stream")
+
+
+def _most_coded(width: int, height: int) -> int:
+    """For frames that turn out larger than the header says: the limit, or the header's size in whole coding blocks."""
+    return max(max_pixels(), -(-width // _BLOCK) * _BLOCK * -(-height // _BLOCK) * _BLOCK)
 
 
 def _is_picture(stream: VideoStream) -> bool:

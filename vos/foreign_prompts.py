@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from seem_core.errors import MaskError, PromptError
 from seem_core.prompts import MAX_OBJECT_ID, BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from vos.areas import Mask, Points, Scaling, fill_polygons
 from vos.json_fields import Fields, shown
+from vos.picture_limit import open_picture
 from vos.prompt_json import Reading
 from vos.prompts import Origin, TimedPrompt, When
 from vos.wording import some
@@ -212,9 +212,12 @@ def _circle(points: Points) -> Points:
 def _pasted(fields: Fields, points: Points, scaling: Scaling) -> Mask:
     """A mask shape: a PNG in base64, laid with its corner on the first point."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(fields.text("mask"), validate=True))) as picture:
+        data = io.BytesIO(base64.b64decode(fields.text("mask"), validate=True))
+        with open_picture(data, f"{fields.at('mask')}: the picture", MaskError) as picture:
             patch = np.asarray(picture.convert("L")) > 0
-    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except MaskError:
+        raise
+    except (binascii.Error, OSError, ValueError, SyntaxError) as error:
         raise MaskError(f"{fields.at('mask')}: is not a picture in base64 ({error})") from error
     height, width = scaling.source
     x, y = (round(v) for v in points[0])

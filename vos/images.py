@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seem_core.errors import VideoError
 from vos.frames import Frame, VideoInfo
+from vos.picture_limit import open_picture
 
 __all__ = ["IMAGE_SUFFIXES", "ImageSequence", "list_images", "natural_key", "read_image"]
 
@@ -152,12 +153,14 @@ def read_image(path: Path) -> Rgb:
     Raises VideoError if the file is missing, damaged, cut short, too large, or of samples without a fixed range.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path, path.name, VideoError) as opened:
             image = ImageOps.exif_transpose(opened)
         return _to_rgb(image)
+    except VideoError:
+        raise
     except UnidentifiedImageError as error:
         raise VideoError(f"{path.name} is not an image that can be read") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise VideoError(f"{path.name} cannot be decoded: {error}") from error
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from seem_core.errors import MaskError
 from trackers.base import Labels
+from vos.picture_limit import open_picture
 from vos.plain_png import read_plain_png
 from vos.writing import writing
 
@@ -39,17 +40,17 @@ _PALETTE_BYTES = DAVIS_PALETTE.tobytes()
 
 
 def open_mask_image(path: Path) -> Image.Image:
-    """The picture in ``path``, decoded. Raises MaskError where there is none, or it is damaged."""
+    """The picture in ``path``, decoded. Raises MaskError where there is none, it is damaged or too large."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path, f"mask {path}", MaskError) as image:
             image.load()
             return image
+    except MaskError:
+        raise
     except FileNotFoundError as error:
         raise MaskError(f"mask {path} does not exist") from error
     except IsADirectoryError as error:
         raise MaskError(f"mask {path} is a folder; name the file of one frame in it") from error
-    except Image.DecompressionBombError as error:
-        raise MaskError(f"mask {path} has more pixels than a video frame can have; check the file") from error
     except PermissionError as error:
         raise MaskError(f"mask {path} cannot be read: permission denied; check its rights") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:

@@ -29,6 +29,7 @@ from vos.label_files import (
     write_whole,
 )
 from vos.mask_colours import BINARY_HINT, MAX_GUESSED_OBJECTS, objects_by_colour
+from vos.picture_limit import check_pixels
 from vos.wording import some
 
 __all__ = [
@@ -110,7 +111,7 @@ class _Raw:
 
 def _read_npy(path: Path) -> _Raw:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a header's claim takes no memory
     except FileNotFoundError as error:
         raise MaskError(f"mask {path} does not exist") from error
     except (OSError, ValueError, EOFError) as error:
@@ -121,6 +122,9 @@ def _read_npy(path: Path) -> _Raw:
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
     if array.dtype.kind not in "buif" or array.size == 0:
         raise MaskError(f"mask {path} is an array of {array.dtype} {array.shape}; save (H, W) bool or integer ids")
+    if array.ndim >= 2:
+        check_pixels(array.shape[1], array.shape[0], f"mask {path}", MaskError)
+    array = np.array(array)  # off the file, which may change
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
         return _colour_or_grey(path, array, None, None)
     if array.ndim != 2:

@@ -23,6 +23,7 @@ from vos.device import pick_device, set_threads
 from vos.directions import DirectedResults, Direction, check_direction
 from vos.frames import FrameResult, VideoSource
 from vos.masks import MaskFormat
+from vos.picture_limit import set_max_pixels
 from vos.prefetch import prefetch
 from vos.prompt_gathering import AnyMask, GivenPrompt, gather
 from vos.prompt_sources import MaskFile
@@ -56,6 +57,7 @@ class TrackOptions:
     direction    forward; backward, from the last prompt to the first frame; both, and the two are merged
     memory       file of what was remembered of objects in another video, which are then known from the first frame on
     save_memory  file that the memory is written to after the last frame
+    max_pixels   of any picture, mask or frame (width x height), for the whole process; None leaves the limit as it is
     """
 
     tracker: str = "lite"
@@ -73,6 +75,7 @@ class TrackOptions:
     model: str | None = None
     decoder: DecoderUse = "auto"
     published: bool = False
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -85,6 +88,8 @@ class TrackOptions:
             raise InputError(f"max_side {self.max_side} is too small to see anything; give at least 32 pixels")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"{self.threads} threads cannot compute; give at least 1")
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise InputError(f"max_pixels {self.max_pixels} allows no picture; give at least 1")
         if self.published and self.tracker != "reference":
             raise InputError(f"published is a way of tracker reference, not of {self.tracker}; leave out one of them")
         if self.published and self.stride != 1:
@@ -146,6 +151,7 @@ def track(
     model: str | Path | None = None,
     decoder: DecoderUse = "auto",
     published: bool = False,
+    max_pixels: int | None = None,
 ) -> Iterator[FrameResult]:
     """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
 
@@ -165,7 +171,7 @@ def track(
     name = tracker if isinstance(tracker, str) else tracker.name
     options = TrackOptions(
         name, device, start, end, stride, max_side, reader, threads, mask_format, direction,
-        _text(memory), _text(save_memory), _text(model), decoder, published,
+        _text(memory), _text(save_memory), _text(model), decoder, published, max_pixels,
     )  # fmt: skip
     if not isinstance(tracker, str) and (memory is not None or model is not None):
         raise InputError("a tracker that is there already has a memory and a model of its own; build it with these")
@@ -186,7 +192,11 @@ def _text(path: str | Path | None) -> str | None:
 
 
 def open_source(video: str | Path | VideoSource, options: TrackOptions) -> VideoSource:
-    """The video itself if it is open already, else opened with the reader that was asked for. Raises VideoError."""
+    """The video itself if it is open already, else opened with the reader that was asked for. Raises VideoError.
+
+    The limit of pictures is set here, before anything is read.
+    """
+    set_max_pixels(options.max_pixels)
     if not isinstance(video, (str, Path)):
         return video
     from vos.video import open_video

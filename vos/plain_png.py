@@ -13,18 +13,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vos.picture_limit import max_pixels
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types
 
 
 def read_plain_png(path: Path) -> npt.NDArray[np.uint8] | None:
-    """(H, W) uint8 values of a plain PNG; None for any other file, and for one that is missing or damaged."""
+    """(H, W) uint8 values of a plain PNG; None for any other file, also one that is missing, damaged or too large."""
     try:
         data = path.read_bytes()
         size, compressed = _header_and_pixels(data)
         if size is None:
             return None
         height, width = size
+        if height * width > max_pixels():
+            return None
         stored = height * (width + 1)
         inflater = zlib.decompressobj()
         rows = inflater.decompress(compressed, stored)

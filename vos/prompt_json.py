@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pictures
 
 from seem_core.coco_masks import decode_rle
 from seem_core.errors import MaskError, PromptError, VideoError, VosError
@@ -37,6 +36,7 @@ from seem_core.prompts import (
 from trackers.base import Image
 from vos.json_fields import Fields, shown
 from vos.masks import MaskFormat, PromptMask, read_prompt_mask
+from vos.picture_limit import open_picture
 from vos.prompt_sources import one_object, read_picture
 from vos.prompts import Forget, Origin, Seconds, TimedPrompt, When, at_place
 
@@ -284,7 +284,9 @@ def _read_shown(fields: Fields, reading: Reading) -> tuple[Image, Origin]:
 
 def _decode_png(text: str, place: str) -> Image:
     try:
-        with Pictures.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+        with open_picture(io.BytesIO(base64.b64decode(text, validate=True)), place, VideoError) as picture:
             return np.array(picture.convert("RGB"))
-    except (binascii.Error, OSError, ValueError, SyntaxError, Pictures.DecompressionBombError) as error:
+    except VideoError:
+        raise
+    except (binascii.Error, OSError, ValueError, SyntaxError) as error:
         raise VideoError(f"{place}: is not a PNG picture in base64 ({error})") from error

@@ -36,6 +36,7 @@ from vos.drawing import Rgb, draw_objects
 from vos.images import read_image
 from vos.label_files import encode_labels, read_labels, write_whole
 from vos.masks import MaskFormat
+from vos.picture_limit import set_max_pixels
 from vos.prompt_drawing import draw_prompts, write_below
 from vos.prompt_file import PromptTarget, read_prompts
 from vos.prompt_json import Numbering
@@ -65,6 +66,7 @@ class SegmentOptions:
     panoptic: bool = False
     mask_format: MaskFormat = "auto"
     threads: int | None = None
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def segment_image(
     and MaskError for prompts, CheckpointError for the model, OutputError and DiskFullError for the results.
     """
     options, files = options or SegmentOptions(), files or PromptFiles()
+    set_max_pixels(options.max_pixels)
     image, folder = Path(image), Path(out)
     _refuse(folder, overwrite)
     pixels = read_image(image)
