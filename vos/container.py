@@ -31,6 +31,17 @@ _NOT_VIDEO = {"tty", "txt", "bin", "xbin", "adf", "idf"}
 
 _BLOCK = 128  # pixels; the largest block of any codec, AV1's
 
+# A file is read alone. Playlists, descriptions of streams and devices would make FFmpeg open what they name: other
+# files of the user's, or addresses. Everything else that this build of FFmpeg reads is allowed.
+_NOT_ALONE = {"concat", "dash", "hds", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "smoothstreaming",
+              "webm_dash_manifest", "alsa", "fbdev", "kmsgrab", "oss", "v4l2", "video4linux2", "x11grab", "xcbgrab",
+              "avfoundation", "dshow", "gdigrab", "vfwcap", "jack", "pulse", "sndio", "iec61883", "libcdio",
+              "openal", "decklink", "libdc1394", "vapoursynth", "avisynth"}  # fmt: skip
+_ALONE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(set(av.formats_available) - _NOT_ALONE)),
+}
+
 # Most specific first: the first class that fits gives the sentence.
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (FileNotFoundError, "there is no such file"),
@@ -40,6 +51,7 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (av.error.DemuxerNotFoundError, "this build of FFmpeg does not know its container; convert it to MP4 first"),
     (av.error.PatchWelcomeError, "it uses a feature that FFmpeg does not decode; convert it to H.264 first"),
     (av.error.InvalidDataError, "it is not a video, or its header is damaged"),
+    (av.error.ArgumentError, "its header makes no sense, or it is a playlist, which would have other files read"),
     (av.error.FFmpegError, "FFmpeg cannot read it"),
     (OSError, "the operating system cannot read it"),
 )
@@ -75,7 +87,8 @@ def open_media(path: Path, threads: int = 1) -> Media:
     """
     _require_file(path)
     with reading(path):
-        container = av.open(str(path.absolute()))  # absolute: a name such as "concat:x" is never taken for a protocol
+        # absolute: a name such as "concat:x" is never taken for a protocol
+        container = av.open(str(path.absolute()), options=dict(_ALONE))
     try:
         stream = _video_stream(container, path)
         context = stream.codec_context
