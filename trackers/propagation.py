@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seem_core.backbones.efficientnet_lite import load_lite0, normalise
+from seem_core.backbones.efficientnet_lite import normalise
+from seem_core.backbones.lite_trunk import load_trunk
 from seem_core.errors import InputError
 from seem_core.features import Features
 from trackers.base import Image
@@ -96,7 +97,7 @@ class LabelPropagation:
         self.config = config or PropagationConfig()
         self._device = torch.device(device)
         self._dtype = fast_dtype(self.device)
-        net = load_lite0(blocks=self.config.taps[-1] + 1).fold()
+        net = load_trunk(self.config.taps[-1] + 1)
         net.to(device=self.device, dtype=self._dtype)
         self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

