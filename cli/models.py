@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seem_core.checkpoint import CheckpointCard
     from seem_core.config import SeemConfig
     from seem_core.convert_file import ConvertedFile
+    from seem_core.shipped import ShippedCard
 
 
 class RoutingChoice(StrEnum):
@@ -43,11 +44,11 @@ models = typer.Typer(
 def list_models(json: Json = False, quiet: Quiet = False) -> None:
     """Show the published models and those that are on this machine, which other commands take by name."""
     from seem_core.config import PRESETS
-    from seem_core.model_store import models_folder, stored_names, stored_path
+    from seem_core.model_store import models_folder, shipped_path, stored_names, stored_path
     from seem_core.published import PUBLISHED
 
     here = stored_names()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in dict.fromkeys((*PRESETS, *here)):
         published = PUBLISHED.get(name)
         rows.append(
@@ -56,7 +57,8 @@ def list_models(json: Json = False, quiet: Quiet = False) -> None:
                 "repository": published.repository if published else None,
                 "file": published.file if published else None,
                 "licence": published.licence if published else None,
-                "path": str(stored_path(name)) if name in here else None,
+                "ships": shipped_path(name) is not None,
+                "path": str(stored_path(name) if name in here else shipped_path(name) or "") or None,
             }
         )
     if json:
@@ -72,9 +74,11 @@ def list_models(json: Json = False, quiet: Quiet = False) -> None:
     note(f"converted models lie in {models_folder()}", quiet=quiet)
 
 
-def _list_row(row: dict[str, str | None], config: SeemConfig | None) -> tuple[str, str, str]:
+def _list_row(row: dict[str, Any], config: SeemConfig | None) -> tuple[str, str, str]:
     if row["file"]:
         source = f"{row['repository']}/{row['file']}"
+    elif row["ships"]:
+        source = "ships with this program"
     elif config is None:
         source = "-"
     else:
@@ -150,14 +154,21 @@ def convert_model(
 
 @models.command("info")
 def show_model(model: Model, json: Json = False, quiet: Quiet = False) -> None:
-    """Show what a converted file is: its configuration, routing, source, licence and size, read from its header."""
+    """Show what a converted file is: its configuration, routing, source, licence and size, read from its header.
+
+    For the name lite also what else tracker lite is made of.
+    """
     from seem_core.checkpoint import read_card
+    from seem_core.shipped import BORDERS, TRUNK
 
     card = read_card(model)
+    parts = [file.card() for file in (BORDERS, TRUNK)] if model == "lite" else []
     if json:
-        emit_json(_card(card))
-    else:
-        emit(*_card_lines(card))
+        emit_json(_card(card) | ({"tracker": [_part(part) for part in parts]} if parts else {}))
+        return
+    emit(*_card_lines(card))
+    for part in parts:
+        emit("", *_part_lines(part))
 
 
 @models.command("verify")
@@ -199,6 +210,21 @@ def _card(card: CheckpointCard) -> dict[str, Any]:
         "parameters": card.parameters,
         "dtype": card.dtype,
     }
+
+
+def _part(part: ShippedCard) -> dict[str, Any]:
+    return {**asdict(part), "path": str(part.path)}
+
+
+def _part_lines(part: ShippedCard) -> list[str]:
+    rows = (
+        ("file", str(part.path)),
+        ("purpose", part.purpose),
+        ("format", part.format),
+        ("parameters", f"{part.parameters / 1e6:.2f} million, {part.dtype}, {part.bytes / 1e6:.1f} MB"),
+        *((name.replace("_sha256", " SHA-256").replace("_", " "), value) for name, value in part.facts.items()),
+    )
+    return [f"{name:17} {value}" for name, value in rows]
 
 
 def _card_lines(card: CheckpointCard) -> list[str]:

@@ -53,7 +53,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
     assert "xdecoder/SEEM/seem_focalt_v0.pt" in lines[1]
     assert "never published" in lines[-2]
-    assert lines[-1].split(maxsplit=1)[1].startswith("nowhere; train it")
+    assert lines[-1].split(maxsplit=1)[1].split("  ")[0] == "ships with this program"
     assert "converted models lie in" in err
     assert vos(capsys, "list", "--quiet")[2] == ""
 
@@ -81,6 +81,19 @@ def test_convert_info_verify_list(source: Path, cache: Path, capsys: pytest.Capt
 
     models = json.loads(vos(capsys, "list", "--json")[1])["models"]
     assert [m["path"] for m in models if m["name"] == "tiny-v0"] == [str(stored)]
+
+
+def test_info_of_lite_shows_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vos(capsys, "info", "lite")
+    assert code == 0
+    cards = [dict(line.split(maxsplit=1) for line in card.splitlines()) for card in out.split("\n\n")]
+    names = ["seem_lite.safetensors", "lite.safetensors", "lite0_trunk.safetensors"]
+    assert [Path(card["file"]).name for card in cards] == names
+    assert "research data" in cards[0]["licence"] + cards[1]["terms"]
+    assert cards[2]["licence"].startswith("Apache-2.0")
+    told = json.loads(vos(capsys, "info", "lite", "--json")[1])
+    assert (told["configuration"], [Path(part["path"]).name for part in told["tracker"]]) == ("lite", names[1:])
+    assert told["tracker"][1]["parameters"] == 692688
 
 
 def test_options_of_convert(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
