@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Progress, emit, emit_json, note, warn
-from cli.options import DecoderChoice, Device, Json, Model, OnDevice, Overwrite, Quiet, Threads, UseDecoder
+from cli.options import DecoderChoice, Device, Fast, Json, Model, OnDevice, Overwrite, Quiet, Threads, UseDecoder
 from cli.score import Jobs, ProtocolChoice, Resolution
 from cli.tables import figure, grouped_table
 
@@ -70,6 +70,7 @@ def davis(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Decides scribbles, polygons and circled areas.")] = 0,
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
+    fast: Fast = False,
     protocol: Annotated[
         ProtocolChoice | None,
         typer.Option("--protocol", help="Rules of the score, see vos score.", show_default="strict; 2016: davis2016"),
@@ -118,6 +119,7 @@ def davis(
         f"seed{seed}" if seed and choice.is_random else "",
         Path(model).stem if model else "",
         f"decoder-{decoder.value}" if decoder is not DecoderChoice.auto else "",
+        "fast" if fast else "",
     ])  # fmt: skip
     usual_trackers = DEFAULT_TRACKERS if choice.reference is None else ("propagate", "lite")  # the others cannot use it
     workers = jobs or available_cores()
@@ -125,7 +127,7 @@ def davis(
         runs = run_davis(
             layout, names, tuple(tracker or usual_trackers), folder, protocol=rules.value, prompt=choice,
             device=_device(device), threads=threads, jobs=workers, overwrite=overwrite, progress=bars,
-            build=Named(model, decoder.value),
+            build=Named(model, decoder.value, fast),
         )  # fmt: skip
     differences: dict[str, tuple[Difference, ...]] = {}
     if compare_official:

@@ -31,6 +31,7 @@ class TrackerClass:
     model    whether it needs a SEEM model, can use one, or has no use for one
     decoder  whether it can be told to use the model's decoder or not
     memory   whether it can begin with the memory of another video, and save its own
+    fast     whether it has a fast setting
     """
 
     module: str
@@ -39,6 +40,7 @@ class TrackerClass:
     model: Literal["needed", "optional", "unused"] = "unused"
     decoder: bool = False
     memory: bool = False
+    fast: bool = False
 
     @property
     def computes(self) -> bool:
@@ -47,9 +49,13 @@ class TrackerClass:
 
 
 TRACKERS: dict[str, TrackerClass] = {
-    "propagate": TrackerClass("trackers.propagate", "PropagateTracker", device=True, model="optional", memory=True),
-    "lite": TrackerClass("trackers.refined", "LiteTracker", device=True, model="optional", memory=True),
-    "fused": TrackerClass("trackers.fused", "FusedTracker", device=True, model="optional", decoder=True, memory=True),
+    "propagate": TrackerClass(
+        "trackers.propagate", "PropagateTracker", device=True, model="optional", memory=True, fast=True
+    ),
+    "lite": TrackerClass("trackers.refined", "LiteTracker", device=True, model="optional", memory=True, fast=True),
+    "fused": TrackerClass(
+        "trackers.fused", "FusedTracker", device=True, model="optional", decoder=True, memory=True, fast=True
+    ),
     "prompt-memory": TrackerClass("trackers.prompt_memory", "PromptMemoryTracker", model="needed", memory=True),
     "reference": TrackerClass("trackers.reference", "ReferenceTracker", model="needed", memory=True),
     "flow": TrackerClass("trackers.baselines", "FlowTracker"),
@@ -63,6 +69,7 @@ def build_tracker(
     device: str = "cpu",
     model: str | os.PathLike[str] | Segmenter | None = None,
     decoder: DecoderUse = "auto",
+    fast: bool = False,
     **options: Any,
 ) -> Tracker:
     """A fresh tracker for one video.
@@ -71,16 +78,19 @@ def build_tracker(
     device   "cpu", "cuda", "mps"; ignored by trackers without a network
     model    a SEEM model: its name or file (loaded on ``device``), or a `Segmenter` that is there already
     decoder  whether a tracker that can do without uses the model's decoder; auto: where the decoder is trained
-    options  keyword arguments of the tracker's class
+    fast     the fast setting (`trackers.fast`), of trackers that have one
+    options  keyword arguments of the tracker's class; they go before the fast setting
 
-    Raises ValueError for an unknown name, InputError where a model is needed and missing, or given and of no use,
-    CheckpointError for a model that cannot be loaded.
+    Raises ValueError for an unknown name, InputError where a model is needed and missing, or given and of no use, or
+    where there is no fast setting, CheckpointError for a model that cannot be loaded.
     """
     try:
         kind = TRACKERS[name]
     except KeyError:
         raise ValueError(f"unknown tracker {name!r}; there are {', '.join(TRACKERS)}") from None
     _check_use(name, kind, model, decoder)
+    if fast:
+        options = fast_options(name) | options
     if kind.device:
         options["device"] = device
     if kind.decoder:
@@ -103,6 +113,16 @@ def _check_use(name: str, kind: TrackerClass, model: object, decoder: DecoderUse
     if decoder != "auto" and not kind.decoder:
         able = ", ".join(n for n, k in TRACKERS.items() if k.decoder) or "none"
         raise InputError(f"tracker {name} cannot switch its decoder {decoder}; trackers that can: {able}")
+
+
+def fast_options(name: str) -> dict[str, Any]:
+    """Keyword arguments of a tracker's class for its fast setting. Raises InputError where it has none."""
+    if not TRACKERS[name].fast:
+        able = ", ".join(n for n, kind in TRACKERS.items() if kind.fast)
+        raise InputError(f"tracker {name} has no fast setting; trackers that have one: {able}")
+    from trackers.fast import FAST
+
+    return FAST.options()
 
 
 def _segmenter(model: str | os.PathLike[str] | Segmenter, device: str) -> Segmenter:

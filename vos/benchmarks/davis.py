@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def run_davis(
         _check_free(out / tracker, sequences, overwrite)
     settings = settings_of(layout, names, protocol, prompt)
     figures = kept_scores(out / SCORES_FILE, settings, overwrite=overwrite)
-    model = {"model": build.model, "decoder": build.decoder} if isinstance(build, Named) else {}
+    made_from = asdict(build) if isinstance(build, Named) else {}
     runs = []
     for tracker in trackers:
         request = TrackingRequest(
@@ -116,7 +116,7 @@ def run_davis(
         )  # fmt: skip
         run = TrackerRun(tracker, out / tracker, times, peak, scores, prompt)
         runs.append(run)
-        figures[tracker] = {**run.to_json(per_frame=True), **model, SETTINGS: settings}
+        figures[tracker] = {**run.to_json(per_frame=True), **made_from, SETTINGS: settings}
         write_whole(out / SCORES_FILE, json.dumps(figures, indent=1).encode())  # a later tracker may fail
     return tuple(runs)
 
@@ -157,6 +157,8 @@ def _check_trackers(trackers: Sequence[str], build: BuildTracker) -> None:
         )
     if build.model is not None and all(TRACKERS[name].model == "unused" for name in trackers):
         raise InputError(f"no tracker of {', '.join(trackers)} has a use for a model; leave out --model")
+    if build.fast and not any(TRACKERS[name].fast for name in trackers):
+        raise InputError(f"no tracker of {', '.join(trackers)} has a fast setting; leave out --fast")
 
 
 def _check_free(folder: Path, sequences: Sequence[AnnotatedSequence], overwrite: bool) -> None:

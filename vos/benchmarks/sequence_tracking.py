@@ -36,11 +36,13 @@ BuildTracker = Callable[[str, str], Tracker]  # name, device
 class Named:
     """Builds the trackers that `trackers.build_tracker` knows by name.
 
-    model: name or file of a SEEM model, for those that can use one. decoder: for those that can do without.
+    model: name or file of a SEEM model, for those that can use one. decoder: for those that can do without. fast: the
+    fast setting of those that have one.
     """
 
     model: str | None = None
     decoder: DecoderUse = "auto"
+    fast: bool = False
 
     def __call__(self, name: str, device: str) -> Tracker:
         """A fresh tracker. Raises as `trackers.build_tracker` does."""
@@ -48,7 +50,8 @@ class Named:
 
         kind = TRACKERS[name]
         model = _segmenter(self.model, device) if self.model is not None and kind.model != "unused" else None
-        return build_tracker(name, device=device, model=model, decoder=self.decoder if kind.decoder else "auto")
+        decoder = self.decoder if kind.decoder else "auto"
+        return build_tracker(name, device=device, model=model, decoder=decoder, fast=self.fast and kind.fast)
 
 
 @lru_cache(maxsize=1)
