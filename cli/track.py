@@ -18,6 +18,7 @@ from cli.options import (
     Device,
     Direction,
     Forgets,
+    Fast,
     Json,
     MaskFormat,
     MaskKind,
@@ -78,6 +79,7 @@ def track(
     published: Published = False,
     device: OnDevice = Device.auto,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame to track.")] = 0,
+    fast: Fast = False,
     end: Annotated[
         int | None, typer.Option("--end", min=1, help="First frame that is left out.", show_default="the end")
     ] = None,
@@ -124,7 +126,8 @@ def track(
     options = TrackOptions(
         tracker, device.value, start, end, stride, max_side, reader.value, threads, mask_format.value,
         direction=direction.value, memory=_text(memory), save_memory=_text(save_memory),
-        model=model, decoder=decoder.value, published=published, max_pixels=max_pixels,
+        model=model, decoder=decoder.value, published=published, fast=fast,
+        max_pixels=max_pixels,
     )  # fmt: skip
     folder = out if out is not None else default_folder(video)
     drawing = Progress("rendering", quiet=quiet)

@@ -57,6 +57,7 @@ class TrackOptions:
     direction    forward; backward, from the last prompt to the first frame; both, and the two are merged
     memory       file of what was remembered of objects in another video, which are then known from the first frame on
     save_memory  file that the memory is written to after the last frame
+    fast         the tracker's fast setting: less exact, see `trackers.fast`
     max_pixels   of any picture, mask or frame (width x height), for the whole process; None leaves the limit as it is
     """
 
@@ -75,6 +76,7 @@ class TrackOptions:
     model: str | None = None
     decoder: DecoderUse = "auto"
     published: bool = False
+    fast: bool = False
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
@@ -151,6 +153,7 @@ def track(
     model: str | Path | None = None,
     decoder: DecoderUse = "auto",
     published: bool = False,
+    fast: bool = False,
     max_pixels: int | None = None,
 ) -> Iterator[FrameResult]:
     """Follow objects through a video and yield each frame with its masks, in ascending order, as soon as it is done.
@@ -171,7 +174,7 @@ def track(
     name = tracker if isinstance(tracker, str) else tracker.name
     options = TrackOptions(
         name, device, start, end, stride, max_side, reader, threads, mask_format, direction,
-        _text(memory), _text(save_memory), _text(model), decoder, published, max_pixels,
+        _text(memory), _text(save_memory), _text(model), decoder, published, fast, max_pixels,
     )  # fmt: skip
     if not isinstance(tracker, str) and (memory is not None or model is not None):
         raise InputError("a tracker that is there already has a memory and a model of its own; build it with these")
@@ -262,7 +265,7 @@ def make_tracker(options: TrackOptions) -> Tracker:
     if options.published:
         more["published"] = True
     tracker = build_tracker(
-        options.tracker, device=options.device, model=options.model, decoder=options.decoder, **more
+        options.tracker, device=options.device, model=options.model, decoder=options.decoder, fast=options.fast, **more
     )
     set_threads(options.threads)
     return tracker
