@@ -169,6 +169,10 @@ Published = Annotated[
         help="Reference as SEEM's demo published it: 5 frames per second, encoded at a short side of 512.",
     ),
 ]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="Work on a smaller image with less memory: about twice as fast, and less exact."),
+]
 OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes cuda, else mps, else cpu.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads for the computation.", show_default="all cores")
@@ -187,10 +191,6 @@ MaxSide = Annotated[
         "--max-side",
         min=32,
         help="Longer side of the image that is worked on; masks keep the video's size.",
-Fast = Annotated[
-    bool,
-    typer.Option("--fast", help="Work on a smaller image with less memory: about twice as fast, and less exact."),
-]
         show_default=False,
     ),
 ]

@@ -17,8 +17,8 @@ from cli.options import (
     DecoderChoice,
     Device,
     Direction,
-    Forgets,
     Fast,
+    Forgets,
     Json,
     MaskFormat,
     MaskKind,
@@ -77,9 +77,9 @@ def track(
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
     published: Published = False,
+    fast: Fast = False,
     device: OnDevice = Device.auto,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame to track.")] = 0,
-    fast: Fast = False,
     end: Annotated[
         int | None, typer.Option("--end", min=1, help="First frame that is left out.", show_default="the end")
     ] = None,
