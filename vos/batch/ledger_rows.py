@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import os
+import sqlite3
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -57,7 +60,7 @@ class LedgerRow:
     warnings: tuple[str, ...] = ()
     started: str | None = None
     ended: str | None = None
-    inputs: Mapping[str, str] = MappingProxyType({})
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int | None:
@@ -84,3 +87,53 @@ class Entered:
     name: str
     state: State
     why: str = ""
+
+
+def row_of(found: sqlite3.Row, alive: Collection[int], now: float) -> LedgerRow:
+    """A row of the table of videos as plain data. alive: ids of live drivers; now: seconds on the monotonic clock."""
+    running = found["state"] == "running"
+    lapsed = running and found["driver"] not in alive
+    news = found["beat"]
+    return LedgerRow(
+        name=os.fsdecode(found["name"]),
+        state=found["state"],
+        video=Path(os.fsdecode(found["video"])),
+        out=Path(os.fsdecode(found["out"])),
+        tries=found["tries"],
+        again=text_of(found["again"]),
+        driver=found["pid"],
+        lapsed=lapsed,
+        worker=text_of(found["worker"]),
+        frame=found["frame"],
+        total=found["total"],
+        rate=_rate(found) if running else None,
+        silent=max(0.0, now - news) if running and not lapsed and news is not None else None,
+        cause=found["cause"],
+        message=text_of(found["message"]),
+        seconds=found["seconds"],
+        warnings=tuple(json.loads(found["warnings"])),
+        started=found["started"],
+        ended=found["ended"],
+        inputs={path: digest for _, path, digest in json.loads(found["inputs"])},
+    )
+
+
+def blob_of(text: str) -> bytes:
+    """Text that may hold the bytes of any file name, as the ledger keeps it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def text_of(blob: bytes) -> str:
+    """What `blob_of` was given."""
+    return blob.decode("utf-8", "surrogateescape")
+
+
+def _rate(found: sqlite3.Row) -> float | None:
+    """Frames per second between the first and the last news of this run, which may have begun in the middle."""
+    if found["first_beat"] is None or found["beat"] is None:
+        return None
+    frames, seconds = found["frame"] - found["first_frame"], found["beat"] - found["first_beat"]
+    return frames / seconds if frames > 0 and seconds > 0 else None
