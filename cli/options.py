@@ -138,6 +138,24 @@ ScribbleWidth = Annotated[float, typer.Option("--width", min=0.5, help="Width of
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; errors and warnings stay.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is already there.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with an unfinished run in the folder, from its last saved state; it must have the same inputs and"
+        " options. A finished one stays.",
+    ),
+]
+CheckpointSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--checkpoint-seconds",
+        min=0,
+        metavar="SECONDS",
+        help="How often to save a state that --resume can go on from; 0 never.",
+        show_default="10",
+    ),
+]
 Tracker = Annotated[
     str,
     typer.Option(

@@ -14,6 +14,7 @@ from cli.main import INTERRUPTED
 from cli.options import (
     DEFAULT_MAX_PIXELS,
     Boxes,
+    CheckpointSeconds,
     DecoderChoice,
     Device,
     Direction,
@@ -39,6 +40,7 @@ from cli.options import (
     Reader,
     ReferenceMasks,
     References,
+    Resume,
     Save,
     SaveMemory,
     Scribbles,
@@ -92,6 +94,8 @@ def track(
     mask_format: MaskFormat = MaskKind.auto,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     overwrite: Overwrite = False,
+    resume: Resume = False,
+    checkpoint_seconds: CheckpointSeconds = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -107,7 +111,8 @@ def track(
 
     The folder gets masks/00000.png (palette PNG, one value per object), frames.jsonl (per frame and object: score,
     area, box, lost), run.json, overlay.mp4 and contact.png. Without -o it is called after the video, NAME_vos, in the
-    current folder. Ctrl-C finishes the frame and keeps what is done.
+    current folder. Ctrl-C finishes the frame and keeps what is done. --resume goes on with a run that was stopped or
+    killed, whose masks are then the same as without the interruption.
     """
     from vos.pipeline import TrackOptions
     from vos.prompt_text import parse_mask, parse_prompts, parse_references
@@ -133,15 +138,17 @@ def track(
     drawing = Progress("rendering", quiet=quiet)
     with stop_on_signal() as stop, Progress("tracking", quiet=quiet) as progress, drawing:
         summary = track_to_folder(
-            video, folder, given, mask=masks, options=options, save=parts, overwrite=overwrite,
-            on_progress=progress, on_render=drawing, stop=stop,
+            video, folder, given, mask=masks, options=options, save=parts, overwrite=overwrite, resume=resume,
+            checkpoint_seconds=checkpoint_seconds, on_progress=progress, on_render=drawing, stop=stop,
         )  # fmt: skip
+    if summary.resumed_after is not None:
+        note(f"vos: went on after frame {summary.resumed_after} of the run that was there", quiet=quiet)
     for line in summary.warnings:
         warn(line)
     report(summary, as_json=json)
     if summary.state != "interrupted":
         return 0
-    note(f"vos: interrupted; {summary.frames} frames are done and kept in {summary.out}", quiet=quiet)
+    note(f"vos: interrupted; {summary.frames} frames are done and kept in {summary.out}; --resume goes on", quiet=quiet)
     return INTERRUPTED
 
 

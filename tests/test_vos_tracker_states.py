@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vos.tracker_states import SavedState, TrackerStates
+from vos.tracker_states import SavedState, TrackerStates, pack
 
 plain = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
 arrays = st.sampled_from([np.bool_, np.uint8, np.uint16, np.int64, np.float32]).map(
@@ -41,7 +41,7 @@ def always(frame: int, text: str) -> bool:
 
 def equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b) and a.stride() == b.stride()
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, dict):
@@ -96,6 +96,32 @@ def test_damaged_states_are_passed_over(tmp_path: Path) -> None:
     found = kept.nearest(50, lambda frame: "a", backward=False)
     assert found is not None
     assert found.frame == 10
+
+
+def test_a_state_with_blocks_of_zeros_is_passed_over(tmp_path: Path) -> None:
+    kept = TrackerStates(tmp_path)
+    for frame in (10, 20):
+        kept.save(SavedState(frame, (), {"x": torch.ones(900)}), "a", always)
+    path = tmp_path / "00020-a.safetensors"
+    path.write_bytes(path.read_bytes()[:-900] + bytes(900))
+    found = kept.nearest(50, lambda frame: "a", backward=False)
+    assert found is not None
+    assert found.frame == 10
+
+
+def test_a_packed_state_is_a_copy_that_lies_in_memory_as_the_original(tmp_path: Path) -> None:
+    picture = torch.rand(1, 3, 4, 5).to(memory_format=torch.channels_last)
+    part = torch.arange(12.0).reshape(3, 4)[:, 1:3]
+    before = picture.clone()
+    packed = pack(SavedState(3, (1,), {"picture": picture, "part": part}))
+    picture += 1
+    kept = TrackerStates(tmp_path)
+    kept.write(packed, "a", always)
+    found = kept.nearest(4, lambda frame: "a", backward=False)
+    assert found is not None
+    assert torch.equal(found.state["picture"], before)
+    assert found.state["picture"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found.state["part"], part)
 
 
 @settings(deadline=None, max_examples=40)

@@ -3,6 +3,7 @@
     OUT/masks/00000.png   label map of one source frame        whole before its name appears
     OUT/frames.jsonl      one line per frame, after its mask   appended; a line that is there has its mask
     OUT/run.json          state, inputs, options, times        rewritten whole at the start and at the end
+    OUT/.state/           tracker states to go on from         `vos.checkpoints`; removed when the run is done
 
 A killed process, a full disk or an unwritable folder leave no half-written file under one of these names. The files are
 handed to the operating system, and frames.jsonl and run.json are flushed to the disk when a run ends; masks are not
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Literal
 
 from seem_core.errors import InputError, OutputError, VosError
+from vos.earlier_run import RENDERED, cut_off, remove_states, written_by_run
 from vos.folder_lock import lock_folder, unlock_folder
 from vos.frames import Frame, FrameResult
 from vos.label_files import write_labels, write_whole
@@ -50,8 +52,6 @@ __all__ = [
     "read_run",
 ]
 
-_RENDERED = ("overlay.mp4", "contact.png")
-_MIN_DIGITS = 5  # DAVIS names its frames so
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ log = logging.getLogger(__name__)
 class ResultFolder:
     """One run's results. Make it with `create`, then `begin`, `add` each frame, `finish`; use it in a ``with``.
 
+    To go on with an unfinished run, use `reopen` and `go_on` in place of the first two.
     Leaving the ``with`` before `finish` records the run as interrupted, with the error's sentence if there was one.
     The folder is locked against a second run while it is open (where the file system can lock). One thread at a time.
     """
@@ -70,7 +71,7 @@ class ResultFolder:
         self._lock = lock
         self._frames: int | None = None  # descriptor of frames.jsonl
         self._run: RunRecord | None = None
-        self._digits = _MIN_DIGITS
+        self._digits = 5
         self._began = 0.0
 
     @classmethod
@@ -89,21 +90,52 @@ class ResultFolder:
         lock = lock_folder(folder)
         try:
             with writing(folder):
-                for written in _written_by_run(folder):
+                for written in written_by_run(folder):
                     written.unlink(missing_ok=True)
+            remove_states(folder)
         except BaseException:
             unlock_folder(folder, lock)
             raise
         return cls(folder, lock)
 
+    @classmethod
+    def reopen(cls, path: str | PathLike[str]) -> ResultFolder:
+        """Lock the folder of an earlier run. Nothing of it is changed before `go_on`, also not by `close`.
+
+        Raises OutputError where another run is writing there, or nobody can.
+        """
+        folder = Path(path)
+        return cls(folder, lock_folder(folder))
+
     def begin(self, run: RunRecord) -> None:
         """Write run.json (state running) and an empty frames.jsonl."""
-        self._digits = _digits(run)
+        self._start(run, _now(), 0, os.O_TRUNC)
+
+    def go_on(self, run: RunRecord, kept: int, *, seconds: float = 0.0) -> None:
+        """Like `begin`, but the first ``kept`` frames of the earlier run stay, which took ``seconds``.
+
+        What it wrote after them is removed. A kill at any moment leaves a folder from which this can be done again.
+        Raises InputError where the earlier run is damaged, OutputError.
+        """
+        earlier = read_run(self.path)
+        with writing(self.path):
+            for name in (name for name in earlier.rendered if name in RENDERED):
+                (self.path / name).unlink(missing_ok=True)
+        self._save(replace(earlier, state="running", rendered=()))
+        cut_off(self.path, earlier, kept)
+        self._start(run, earlier.started, kept, 0)
+        self._began -= seconds
+
+    def _start(self, run: RunRecord, started: str, done: int, mode: int) -> None:
+        self._digits = run.mask_digits
         self._began = time.monotonic()
-        self._run = replace(run, state="running", started=_now(), finished=None, frames_done=0, error=None, rendered=())
+        self._run = replace(
+            run, state="running", started=started, finished=None, frames_done=done, error=None, rendered=()
+        )
         self._save(self._run)
         with writing(self.path / FRAMES_FILE):
-            self._frames = os.open(self.path / FRAMES_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+            self._frames = os.open(self.path / FRAMES_FILE, os.O_WRONLY | os.O_CREAT | mode | _BINARY, 0o666)
+            os.lseek(self._frames, 0, os.SEEK_END)
 
     def add(self, result: FrameResult) -> FrameRecord:
         """Write one frame's mask, then its line. Raises DiskFullError or OutputError; then nothing of it is there."""
@@ -128,7 +160,10 @@ class ResultFolder:
         error: str | None = None,
         class_names: Mapping[int, str] | None = None,
     ) -> RunRecord:
-        """Close the run: flush frames.jsonl, write the final run.json. ``warnings`` come after those of `begin`."""
+        """Close the run: flush frames.jsonl, write the final run.json. ``warnings`` come after those of `begin`.
+
+        Saved states are removed from a run that is done.
+        """
         run, frames = self._opened()
         run = replace(
             run,
@@ -144,6 +179,8 @@ class ResultFolder:
             os.fsync(frames)
         self._save(run)
         _flush(self.path / RUN_FILE)
+        if state == "done":
+            self._forget_states()
         self._run = run
         self.close()
         return run
@@ -178,6 +215,12 @@ class ResultFolder:
             raise ValueError("the results folder is not open: call begin() first, and nothing after finish()")
         return self._run, self._frames
 
+    def _forget_states(self) -> None:
+        try:
+            remove_states(self.path)
+        except VosError as error:  # they are in nobody's way
+            log.warning("saved states are left over: %s", error)
+
     def _save(self, run: RunRecord) -> None:
         write_whole(self.path / RUN_FILE, run.text())
 
@@ -194,7 +237,7 @@ class ResultFolder:
                 raise
 
 
-def mask_name(frame: Frame, digits: int = _MIN_DIGITS) -> str:
+def mask_name(frame: Frame, digits: int = 5) -> str:
     """File name of a frame's mask: the image's stem for folders of images, else the frame's number in the source."""
     return f"{frame.index:0{digits}d}.png" if frame.name is None else f"{frame.name}.png"
 
@@ -228,45 +271,13 @@ def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
     ours = Path(os.path.realpath(folder))
     for path in inputs:
         place = Path(os.path.realpath(path))
-        if place == ours or ours / MASKS_FOLDER in (place, *place.parents) or place in {ours / n for n in _RENDERED}:
+        if place == ours or ours / MASKS_FOLDER in (place, *place.parents) or place in {ours / n for n in RENDERED}:
             raise OutputError(f"{path} is read by this run, which would write to the same place; choose another folder")
 
 
 def _results_like(folder: Path) -> Iterator[Path]:
-    yield from (folder / name for name in (FRAMES_FILE, *_RENDERED) if (folder / name).exists())
+    yield from (folder / name for name in (FRAMES_FILE, *RENDERED) if (folder / name).exists())
     yield from (folder / MASKS_FOLDER).glob("*.png")
-
-
-def _written_by_run(folder: Path) -> Iterator[Path]:
-    """Files of an earlier run, its run.json last: one that is killed while removing is still known as a run."""
-    if not (folder / RUN_FILE).exists():
-        return
-    masks = folder / MASKS_FOLDER
-    try:
-        for record in read_frames(folder):
-            if Path(record.mask).parts[:-1] == (MASKS_FOLDER,):
-                yield folder / record.mask
-        run = read_run(folder)
-        if run.state == "running":  # it was killed: a mask may be there whose line is not
-            tracked, digits = range(*run.tracked), _digits(run)
-            yield from (
-                p for p in sorted(masks.glob("[0-9]*.png")) if _is_frame(p.stem, digits) and int(p.stem) in tracked
-            )
-        yield from (folder / name for name in run.rendered if name in _RENDERED)
-    except InputError as error:
-        log.warning("not every file of the earlier run is known: %s", error)
-    yield from sorted(masks.glob(".*.png.*-*.part"))
-    yield from sorted(folder.glob(".run.json.*-*.part"))
-    yield folder / FRAMES_FILE
-    yield folder / RUN_FILE
-
-
-def _is_frame(stem: str, digits: int) -> bool:
-    return len(stem) == digits and stem.isascii() and stem.isdigit()
-
-
-def _digits(run: RunRecord) -> int:
-    return max(_MIN_DIGITS, len(str(max(0, run.video.frames - 1))))
 
 
 def _flush(path: Path) -> None:

@@ -21,7 +21,7 @@ from trackers import DecoderUse
 from trackers.base import Tracker
 from vos.device import pick_device, set_threads
 from vos.directions import DirectedResults, Direction, check_direction
-from vos.frames import FrameResult, VideoSource
+from vos.frames import Frame, FrameResult, VideoSource
 from vos.masks import MaskFormat
 from vos.picture_limit import set_max_pixels
 from vos.prefetch import prefetch
@@ -290,14 +290,22 @@ def check_kinds(job: Job, tracker: Tracker) -> None:
         raise PromptError(f"{what}; mark it on a frame, or use tracker lite")
 
 
-def stream(job: Job, tracker: Tracker, *, close: bool = False) -> Generator[FrameResult, None, None]:
+def stream(
+    job: Job, tracker: Tracker, *, close: bool = False, rest: Iterator[Frame] | None = None, last: int | None = None
+) -> Generator[FrameResult, None, None]:
     """Decode ahead on a thread, step the tracker here, yield results; ``close`` closes the source at the end.
+
+    rest, last   to go on in the middle: the frames that are left, and the one that the tracker has seen last
 
     Raises VideoError where not a single frame can be decoded; any fault of the reader is raised here.
     """
-    tracked, any_frame, forgets = job.tracked, False, sorted(job.forgets.items(), reverse=True)
+    tracked, any_frame = job.tracked, last is not None
+    forgets = sorted(((f, ids) for f, ids in job.forgets.items() if last is None or f > last), reverse=True)
+    for frame_seen in [f for f in job.prompts if last is not None and f <= last]:
+        del job.prompts[frame_seen]
+    rest = job.source.frames(tracked.start, tracked.stop, tracked.step) if rest is None else rest
     try:
-        with prefetch(job.source.frames(tracked.start, tracked.stop, tracked.step), FRAMES_AHEAD) as frames:
+        with prefetch(rest, FRAMES_AHEAD) as frames:
             for frame in frames:
                 any_frame = True
                 while forgets and forgets[-1][0] <= frame.index:  # also where that frame cannot be decoded

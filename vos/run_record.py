@@ -29,6 +29,8 @@ FRAMES_FILE = "frames.jsonl"
 MASKS_FOLDER = "masks"
 FORMAT = 1  # rises when a reader of the files has to change
 
+_MIN_DIGITS = 5  # DAVIS names its frames so
+
 State: TypeAlias = Literal["running", "interrupted", "done"]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -138,6 +140,11 @@ class RunRecord:
     rendered: tuple[str, ...] = ()
     error: str | None = None
     class_names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def mask_digits(self) -> int:
+        """Digits of a frame's number in its mask's name."""
+        return max(_MIN_DIGITS, len(str(max(0, self.video.frames - 1))))
 
     def text(self) -> bytes:
         """run.json's content."""

@@ -1,12 +1,14 @@
 """Saved states of a tracker, so that a pass can go on from its middle: `TrackerStates`.
 
-00012-<made from>.safetensors   the state after frame 12; tensors as they are, everything else as JSON beside them
+00012-<made from>.safetensors   the state after frame 12; tensors as they are, everything else as JSON beside them, and
+                                a checksum over both, as a power cut may leave blocks of zeros in a file
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,15 @@ class SavedState:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class PackedState:
+    """A state as a file holds it, on its own: the tracker may go on while it is written."""
+
+    frame: int
+    note: Mapping[str, str]
+    tensors: Mapping[str, torch.Tensor]
+
+
 class TrackerStates:
     """Saved states of one pass in ``folder``, which is made; at most ``most``, spread over the video.
 
@@ -53,11 +64,13 @@ class TrackerStates:
     def save(self, saved: SavedState, made_from: str, is_valid: Callable[[int, str], bool]) -> None:
         """Keep a state. Where there are too many, those that ``is_valid(frame, made_from)`` refuses go first, then the
         one that is least missed: its neighbours lie closest together."""
-        tensors: dict[str, torch.Tensor] = {}
-        plain = _to_plain(saved.state, tensors)
-        note = {"state": json.dumps(plain), "ids": json.dumps(saved.ids)}
-        path = self._path(saved.frame, made_from)
-        write_whole(path, save(tensors, note))
+        self.write(pack(saved), made_from, is_valid)
+
+    def write(self, packed: PackedState, made_from: str, is_valid: Callable[[int, str], bool]) -> None:
+        """`save` of a state that was packed before, on any thread."""
+        path = self._path(packed.frame, made_from)
+        note = {**packed.note, "checksum": _checksum(packed.note, packed.tensors)}
+        write_whole(path, save(dict(packed.tensors), note))
         self._thin(keep=path, is_valid=is_valid)
 
     def nearest(self, frame: int, made_from: Callable[[int], str | None], *, backward: bool) -> SavedState | None:
@@ -92,6 +105,13 @@ class TrackerStates:
                 victim.unlink(missing_ok=True)
 
 
+def pack(saved: SavedState) -> PackedState:
+    """A copy of a state. Raises TypeError where it holds anything but tensors, arrays and plain values."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain = _to_plain(saved.state, tensors)
+    return PackedState(saved.frame, {"state": json.dumps(plain), "ids": json.dumps(saved.ids)}, tensors)
+
+
 def _least_missed(places: list[tuple[int, str, Path]], keep: Path) -> Path:
     """The state between the closest neighbours; what lies outside the video is as close as frame 0 on either side."""
     frames = [-1, *(frame for frame, _, _ in places), places[-1][0] + places[0][0] + 1]
@@ -104,11 +124,21 @@ def _read(path: Path, frame: int) -> SavedState | None:
     try:
         with safe_open(path, framework="pt") as file:
             note = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # copies: what lies in a mapped file is not aligned as the tracker's own tensors are
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if note["checksum"] != _checksum(note, tensors):
+            return None
         state = _from_plain(json.loads(note["state"]), tensors)
         return SavedState(frame, tuple(json.loads(note["ids"])), state)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
+
+
+def _checksum(note: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    total = zlib.crc32(f"{note['state']} {note['ids']}".encode())
+    for _, tensor in sorted(tensors.items()):
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"", total)
+    return f"{total:08x}"
 
 
 def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -119,9 +149,9 @@ def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
-        return ["tensor", _put(value, tensors)]
+        return ["tensor", *_put(value, tensors)]
     if isinstance(value, np.ndarray):
-        return ["array", _put(torch.from_numpy(np.ascontiguousarray(value)), tensors)]
+        return ["array", *_put(torch.from_numpy(np.ascontiguousarray(value)), tensors)]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
@@ -131,18 +161,27 @@ def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"a tracker's state holds tensors, arrays and plain values, not {type(value).__name__}")
 
 
-def _put(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> str:
+def _put(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> tuple[str, list[int]]:
+    """Name of the tensor's copy (views may share memory), whose dimensions lie in memory as they come, and their order:
+    what is computed from a tensor depends, in its last bits, on how that lies in memory."""
     name = str(len(tensors))
-    tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # views may share memory
-    return name
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    if not tensor.permute(order).is_contiguous():  # a part of a larger one
+        order = list(range(tensor.ndim))
+    tensors[name] = tensor.detach().permute(order).cpu().clone(memory_format=torch.contiguous_format)
+    return name, order
+
+
+def _take(tensors: Mapping[str, torch.Tensor], name: str, order: Sequence[int]) -> torch.Tensor:
+    return tensors[name].permute([order.index(dimension) for dimension in range(len(order))])
 
 
 def _from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if not isinstance(plain, list):
         return plain
-    kind, content = plain
+    kind, content, *order = plain
     if kind == "tensor":
-        return tensors[content]
+        return _take(tensors, content, *order)
     if kind == "array":
         return tensors[content].numpy()
     if kind == "dict":

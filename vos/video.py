@@ -99,7 +99,7 @@ class PyavVideo:
             has_audio = bool(media.container.streams.audio)
         self._index = build_index(self._path)
         self._gaps: set[int] = set()
-        self._resized = False
+        self._resized = self._damaged = False
         self._lock = threading.Lock()
         self._random: VideoDecoder | None = None
         first = self._first_frame()
@@ -135,6 +135,11 @@ class PyavVideo:
     @property
     def gaps(self) -> tuple[int, ...]:
         return tuple(sorted(self._gaps))
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a packet was damaged on the way to the frames that were read so far, also where they came out."""
+        return self._damaged
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -211,6 +216,7 @@ class PyavVideo:
         with closing(self._decoder()) as decoder:
             for position in positions:
                 frame = decoder.read(position)
+                self._damaged |= decoder.damaged
                 if frame is None:
                     self._gaps.add(position)
                 else:

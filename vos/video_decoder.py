@@ -45,6 +45,11 @@ class VideoDecoder:
         self._damaged = False
         self._rewound(0)
 
+    @property
+    def damaged(self) -> bool:
+        """Whether a packet was damaged since decoding began where it did."""
+        return self._damaged
+
     def close(self) -> None:
         self._ready.clear()
         self._media.close()

@@ -55,7 +55,9 @@ def check_whole(out: Path) -> int:
         data = (out / name).read_bytes()
         assert data.startswith(b"\x89PNG")
         assert data.endswith(b"IEND\xaeB`\x82")
-    assert {path.name for path in out.iterdir()} <= {"masks", "frames.jsonl", "run.json"}
+    assert {path.name for path in out.iterdir()} <= {"masks", "frames.jsonl", "run.json", ".state"}
+    if read_run(out).state == "done":
+        assert not (out / ".state").exists()
     return len(names)
 
 
