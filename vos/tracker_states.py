@@ -11,15 +11,16 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from vos.label_files import write_whole
 from vos.writing import writing
+
+if TYPE_CHECKING:  # the trackers that compute nothing do without, until a state is saved
+    import torch
 
 _SUFFIX = ".safetensors"
 
@@ -68,6 +69,8 @@ class TrackerStates:
 
     def write(self, packed: PackedState, made_from: str, is_valid: Callable[[int, str], bool]) -> None:
         """`save` of a state that was packed before, on any thread."""
+        from safetensors.torch import save
+
         path = self._path(packed.frame, made_from)
         note = {**packed.note, "checksum": _checksum(packed.note, packed.tensors)}
         write_whole(path, save(dict(packed.tensors), note))
@@ -135,6 +138,8 @@ def _read(path: Path, frame: int) -> SavedState | None:
 
 
 def _checksum(note: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    import torch
+
     total = zlib.crc32(f"{note['state']} {note['ids']}".encode())
     for _, tensor in sorted(tensors.items()):
         total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"", total)
@@ -146,6 +151,8 @@ def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
     Whatever JSON has no word for is written as a list that begins with its kind.
     """
+    import torch
+
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
@@ -164,6 +171,8 @@ def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def _put(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> tuple[str, list[int]]:
     """Name of the tensor's copy (views may share memory), whose dimensions lie in memory as they come, and their order:
     what is computed from a tensor depends, in its last bits, on how that lies in memory."""
+    import torch
+
     name = str(len(tensors))
     order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     if not tensor.permute(order).is_contiguous():  # a part of a larger one
