@@ -53,6 +53,8 @@ COMMANDS = (
     ),
     CommandEntry("segment", "cli.segment:segment", "Segment one picture with SEEM: points, boxes, masks, words, all."),
     CommandEntry("batch", "cli.batch:batch", "Track every video of a folder that has a mask beside it."),
+    CommandEntry("status", "cli.status:status", "Show how a batch is going: what is done, what runs, what failed."),
+    CommandEntry("retry", "cli.retry:retry", "Let failed videos of a batch be tried again."),
     CommandEntry("score", "cli.score:score", "Compare masks with ground truth: J, F and J&F as DAVIS defines them."),
     CommandEntry("davis", "cli.davis:davis", "Run trackers over a DAVIS dataset and print their scores side by side."),
     CommandEntry("bench", "cli.bench:bench", "Measure how few clicks and other marks a segmenter needs on pictures."),
