@@ -3,6 +3,7 @@
     python benchmarks/propagate.py                                   synthetic, 854x480, one and five objects
     python benchmarks/propagate.py --images FOLDER --mask FIRST.png  real frames
     python benchmarks/propagate.py --tracker lite                    the same with trained borders
+    python benchmarks/propagate.py --tracker lite --fast             its fast setting
     python benchmarks/propagate.py --objects 1 5 20 100 --frames 12  what every further object costs
     python benchmarks/propagate.py --size 3840x2160 --objects 20 --frames 10
     python benchmarks/propagate.py --stream 10000 --plot stream.png  resident memory of a 320x180 stream
@@ -35,8 +36,9 @@ import torch
 from seem_core.prompts import MaskPrompt
 from seem_core.refiner_weights import load_refiner, shipped_weights
 from trackers.dense import DenseReader
+from trackers.fast import FAST
 from trackers.propagate import PropagateTracker
-from trackers.propagation import LabelPropagation
+from trackers.propagation import LabelPropagation, PropagationConfig
 from trackers.refined import RefinedPropagation
 from vos.label_files import read_labels, write_labels
 
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--size", default=None, help="WxH of the synthetic frames (854x480; 320x180 for --stream)")
     parser.add_argument("--objects", type=int, nargs="+", default=None, help="numbers of objects (1 5)")
     parser.add_argument("--tracker", choices=("propagate", "lite"), default="propagate", help="which one is timed")
+    parser.add_argument("--fast", action="store_true", help="time the fast setting")
     parser.add_argument("--frames", type=int, default=30, help="frames that are timed")
     parser.add_argument("--images", type=Path, help="folder of real .jpg frames, with --mask")
     parser.add_argument("--mask", type=Path, help="label map of the first real frame")
@@ -65,19 +68,19 @@ def main() -> None:
         return
     if arguments.images:
         jpegs = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))]
-        compare([(jpegs, read_labels(arguments.mask))], arguments.frames, arguments.tracker)
+        compare([(jpegs, read_labels(arguments.mask))], arguments.frames, arguments.tracker, arguments.fast)
     else:
         clips = [drawing(height, width, n) for n in arguments.objects or [1, 5]]
-        compare(clips, arguments.frames, arguments.tracker)
+        compare(clips, arguments.frames, arguments.tracker, arguments.fast)
 
 
-def compare(clips: list[tuple[list[bytes], Labels]], frames: int, tracker: str) -> None:
+def compare(clips: list[tuple[list[bytes], Labels]], frames: int, tracker: str, fast: bool) -> None:
     """Time each clip and print its stations, in milliseconds and in Y."""
     unit = yardstick()
     print(f"Y = {unit:.3f} s on {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread")
     totals, counts = [], []
     for jpegs, labels in clips:
-        stations, memory = run(jpegs, labels, frames, tracker)
+        stations, memory = run(jpegs, labels, frames, tracker, fast)
         height, width = labels.shape
         count = len(np.unique(labels)) - 1
         total = sum(statistics.median(s[-frames:]) for s in stations.values())
@@ -95,10 +98,13 @@ def compare(clips: list[tuple[list[bytes], Labels]], frames: int, tracker: str) 
         )
 
 
-def run(jpegs: list[bytes], labels: Labels, frames: int, name: str) -> tuple[dict[str, list[float]], str]:
+def run(
+    jpegs: list[bytes], labels: Labels, frames: int, name: str, fast: bool = False
+) -> tuple[dict[str, list[float]], str]:
     """Seconds by station and frame, and the memory bank in words."""
     stations: dict[str, list[float]] = {}
-    tracker = PropagateTracker(timed_reader(name, stations))
+    reader = timed_reader(name, stations, FAST.config if fast else None)
+    tracker = PropagateTracker(reader, max_recent=FAST.max_recent) if fast else PropagateTracker(reader)
     prompts = [MaskPrompt(labels == i, int(i)) for i in np.unique(labels) if i]
     with tempfile.TemporaryDirectory() as folder:
         for n, jpeg in enumerate(back_and_forth(jpegs, frames + WARM_UP)):
@@ -111,11 +117,11 @@ def run(jpegs: list[bytes], labels: Labels, frames: int, name: str) -> tuple[dic
     return stations, repr(tracker.memory)
 
 
-def timed_reader(name: str, stations: dict[str, list[float]]) -> DenseReader:
+def timed_reader(name: str, stations: dict[str, list[float]], config: PropagationConfig | None = None) -> DenseReader:
     """The reader of a tracker, propagate or lite, that notes the processor time of its stations."""
-    reader: DenseReader = LabelPropagation()
+    reader: DenseReader = LabelPropagation(config)
     if name == "lite":
-        reader = RefinedPropagation(LabelPropagation(), load_refiner(shipped_weights()))
+        reader = RefinedPropagation(LabelPropagation(config), load_refiner(shipped_weights()))
     for station in ("encode", "look", "read", "write"):
         call = getattr(reader, station)
         setattr(reader, station, functools.partial(timed, stations, station, call))

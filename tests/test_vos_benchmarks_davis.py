@@ -258,6 +258,8 @@ def test_what_cannot_be_run_is_told_before_anything_starts(root: Path, tmp_path:
         run_davis(layout, ["still"], ["xmem"], out)
     with pytest.raises(InputError, match="no tracker of copy, flow has a use for a model"):
         run_davis(layout, ["still"], ["copy", "flow"], out, build=Named("tiny.safetensors"))
+    with pytest.raises(InputError, match="no tracker of copy, flow has a fast setting"):
+        run_davis(layout, ["still"], ["copy", "flow"], out, build=Named(fast=True))
     with pytest.raises(InputError, match="each tracker once"):
         run_davis(layout, ["still"], ["copy", "copy"], out)
     with pytest.raises(DatasetError, match="has no images"):
