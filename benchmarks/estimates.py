@@ -1,14 +1,13 @@
-"""What `vos batch -n` reckons with: seconds, memory and disk of tracking, measured, and the lines fitted through them.
+"""What `vos batch -n` reckons with: seconds, memory and disk of tracking, measured, as its curves.
 
-    python benchmarks/estimates.py $VOS_DATA/davis             all trackers; prints figures and the rates to write down
+    python benchmarks/estimates.py $VOS_DATA/davis             all trackers; prints figures and curves to write down
     python benchmarks/estimates.py $VOS_DATA/davis --trackers lite --frames 60
 
 A clip is dance-jump at 320x180, 854x480 and 1920x1080 as H.264; its object is cut into five upright strips where five
 are followed. Each case is a process of its own with one thread. Seconds are processor time between frame 8 and the
 last, without start; memory is the highest resident size; bytes are those of the files that are left.
 
-The fit is: per frame + per megapixel + objects x (per object + per object and megapixel), none below zero, with equal
-weight for equal relative errors. Trackers are fitted to what they take beyond `copy`, which reads and writes only.
+Seconds of a tracker are those beyond `copy`, which reads and writes only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -114,34 +112,24 @@ def strips(labels: npt.NDArray[np.uint8], objects: int) -> npt.NDArray[np.uint8]
 
 
 def report(figures: dict[str, list[Measured]]) -> None:
-    copy = figures["copy"]
+    """The curves as `vos.batch.rates` holds them."""
+    copy = [case["frame"] for case in figures["copy"]]
     for name, found in figures.items():
-        own = [case["frame"] - (0 if name == "copy" else base["frame"]) for case, base in zip(found, copy, strict=True)]
-        print(f"\n{name}: start {np.median([case['start'] for case in found]):.2f} s")
-        print(f"  seconds  {fit(own)}")
-        print(f"  bytes    {fit([case['memory'] for case in found])}")
-    print("\nall trackers")
+        own = [case["frame"] - (0 if name == "copy" else base) for case, base in zip(found, copy, strict=True)]
+        start, memory = (float(np.median([case[what] for case in found])) for what in ("start", "memory"))
+        print(f"\n{name}: start {start:.2g}, median memory {memory:.3g}")
+        print(f"  seconds  {curve(own)}\n  memory   {curve([case['memory'] for case in found])}")
+    print("\nall trackers, median")
     for what in ("overlay", "masks", "lines", "overlay_bytes", "contact_bytes"):
-        print(
-            f"  {what:<14}{fit([float(np.median([f[i][what] for f in figures.values()])) for i in range(len(CASES))])}"
-        )
+        values = [float(np.median([found[i][what] for found in figures.values()])) for i in range(len(CASES))]
+        print(f"  {what:<14}{curve(values)}")
 
 
-def fit(values: Sequence[float]) -> str:
-    """Coefficients not below zero, and the largest relative error."""
-    terms = np.array([(1, w * h / 1e6, n, n * w * h / 1e6) for w, h, n in CASES])
-    target = np.maximum(np.array(values), 1e-9)
-    scaled = terms / target[:, None]
-    best: tuple[float, Any] = (np.inf, np.zeros(4))
-    for chosen in range(1, 16):  # all subsets of the four: small enough to try each
-        used = [i for i in range(4) if chosen >> i & 1]
-        solution = np.linalg.lstsq(scaled[:, used], np.ones(len(CASES)), rcond=None)[0]
-        error = float(((scaled[:, used] @ solution - 1) ** 2).sum())
-        if (solution >= 0).all() and error < best[0] - 1e-12:
-            best = error, np.zeros(4)
-            best[1][used] = solution
-    off = float(np.abs(scaled @ best[1] - 1).max())
-    return "(" + ", ".join(f"{value:.4g}" for value in best[1]) + f")  within {100 * off:.0f} %"
+def curve(values: Sequence[float]) -> str:
+    """With one object at the three sizes, and for each further object at the two larger ones."""
+    small, middle, middle_five, large, large_five = values
+    further = max(0.0, middle_five - middle) / 4, max(0.0, large_five - large) / 4
+    return f"Curve(({small:.3g}, {middle:.3g}, {large:.3g}), ({further[0]:.2g}, {further[1]:.2g}))"
 
 
 if __name__ == "__main__":

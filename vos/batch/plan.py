@@ -18,7 +18,9 @@ from pathlib import Path
 
 from seem_core.errors import InputError
 from vos.batch.job import VideoJob, job_files
+from vos.batch.storage import list_folder
 from vos.batch.tables import LIST_SUFFIXES, TABLE_SUFFIXES, Row, read_list, read_table
+from vos.batch.urls import url_of
 from vos.images import IMAGE_SUFFIXES, natural_key
 from vos.pipeline import TrackOptions
 from vos.prompt_file import holds_prompts
@@ -71,7 +73,8 @@ def plan_batch(
 ) -> Plan:
     """Plan what the user named on the command line.
 
-    inputs          folders of videos, video files, folders of images, tables (.csv, .tsv, .jsonl), lists (.txt)
+    inputs          folders of videos, video files, folders of images, tables (.csv, .tsv, .jsonl), lists (.txt); also
+                    URLs of videos and of folders of videos
     prompts_folder  where NAME.png and NAME.json lie; None: beside each video
     shared          prompts of every video, after its own: words, references. With them, or a memory in ``options``,
                     a video needs no prompts of its own
@@ -81,7 +84,7 @@ def plan_batch(
     set them with `dataclasses.replace`.
 
     Raises InputError where an input or table cannot be read, no video is found or none has prompts, two videos would
-    write to one folder, or a name is not that of a folder inside ``out``.
+    write to one folder, or a name is not that of a folder inside ``out``; for URLs what `vos.batch.urls.remote` raises.
     """
     planner = _Planner(out, prompts_folder, tuple(shared), options or TrackOptions(), frozenset(save), overwrite)
     for path in inputs:
@@ -90,7 +93,9 @@ def plan_batch(
 
 
 def why_unusable(path: Path) -> str | None:
-    """What keeps a file from being read, as the end of a sentence; None where nothing is known to."""
+    """What keeps a file from being read, as the end of a sentence; None where nothing is known to, and for a URL."""
+    if url_of(path) is not None:
+        return None
     try:
         found = path.stat()
     except OSError as error:
@@ -129,12 +134,15 @@ class _Planner:
         self._without: list[Path] = []
         self._notes: list[str] = []
         self._used: set[str] = set()  # names of files in the folder of prompts that belong to a video
-        if prompts_folder is not None and not prompts_folder.is_dir():
+        self._remote: dict[Path, tuple[Path, ...]] = {}  # folder at a URL -> what lies in it
+        if prompts_folder is not None and url_of(prompts_folder) is None and not prompts_folder.is_dir():
             raise InputError(f"{prompts_folder} is not a folder; give the folder that holds NAME.png or NAME.json")
 
     def add(self, path: Path) -> None:
         """One input of the command line. Raises InputError."""
-        if path.is_dir():
+        if url_of(path) is not None:
+            self._add_url(path)
+        elif path.is_dir():
             self._add_folder(path)
         elif not os.path.lexists(path):
             raise InputError(f"there is no {path}; give videos, a folder of videos, or a table (.csv, .jsonl)")
@@ -143,7 +151,9 @@ class _Planner:
                 self._add_video(_Found(row.video, row))
         elif path.suffix.lower() in LIST_SUFFIXES:
             for video in read_list(path):
-                if video.is_dir():
+                if url_of(video) is not None:
+                    self._add_url(video)
+                elif video.is_dir():
                     self._add_folder(video)
                 else:
                     self._add_video(_Found(video))
@@ -177,6 +187,23 @@ class _Planner:
             videos = [folder]
         for video in videos:
             self._add_video(_Found(video))
+
+    def _add_url(self, path: Path) -> None:
+        """A video at a URL, or the videos of a folder there."""
+        suffix = path.suffix.lower()
+        if suffix in TABLE_SUFFIXES | LIST_SUFFIXES:
+            raise InputError(f"{url_of(path)} lies at a URL; a table is read from a file, the videos in it may be URLs")
+        if suffix in VIDEO_SUFFIXES:
+            self._add_video(_Found(path))
+            return
+        for entry in sorted(self._list_remote(path), key=natural_key):
+            if entry.suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith("."):
+                self._add_video(_Found(entry))
+
+    def _list_remote(self, folder: Path) -> tuple[Path, ...]:
+        if folder not in self._remote:
+            self._remote[folder] = list_folder(folder)
+        return self._remote[folder]
 
     def _is_video(self, path: Path, folder: Path) -> bool:
         if path.name.startswith("."):
@@ -228,12 +255,18 @@ class _Planner:
         name, folder = video_name(video), self._prompts_folder or video.parent
         mask, file = folder / f"{name}.png", folder / f"{name}.json"
         self._used |= {mask.name, file.name}
-        has_file = _is_there(file) and holds_prompts(file)
-        return ((file,) if has_file else ()), ((str(mask),) if _is_there(mask) else ())
+        has_file = self._is_there(file) and (url_of(file) is not None or holds_prompts(file))
+        return ((file,) if has_file else ()), ((str(mask),) if self._is_there(mask) else ())
+
+    def _is_there(self, path: Path) -> bool:
+        """Also for a link that leads nowhere: it was put there to be used."""
+        if url_of(path) is not None:
+            return path in self._list_remote(path.parent)
+        return os.path.lexists(path) and not path.is_dir()
 
     def _unused(self) -> Iterator[str]:
         """Prompts that belong to no video, where a whole folder is there for them: a name may be misspelt."""
-        if self._prompts_folder is None:
+        if self._prompts_folder is None or url_of(self._prompts_folder) is not None:
             return
         try:
             names = sorted(p.name for p in self._prompts_folder.iterdir() if p.suffix.lower() in (".png", ".json"))
@@ -276,11 +309,6 @@ def _problems(jobs: Sequence[VideoJob]) -> Iterator[Problem]:
 
 def _plain(mask: MaskFile) -> str | MaskFile:
     return str(mask.path) if mask.when is None and mask.object_id is None else mask
-
-
-def _is_there(path: Path) -> bool:
-    """Also for a link that leads nowhere: it was put there to be used."""
-    return os.path.lexists(path) and not path.is_dir()
 
 
 def _holds_images(folder: Path) -> bool:

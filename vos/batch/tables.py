@@ -1,8 +1,8 @@
 """Tables of videos (CSV, TSV, JSONL) and plain lists of paths, read strictly: `read_table`, `read_list`.
 
 A row names its video and what is to be followed in it, written as the options of ``vos track`` are. Paths are relative
-to the table. An unknown column may have been meant, so it is refused. Bytes of a path that are not UTF-8 stay as they
-are (``surrogateescape``; in JSON a lone ``\\udcXX``).
+to the table, or URLs. An unknown column may have been meant, so it is refused. Bytes of a path that are not UTF-8
+stay as they are (``surrogateescape``; in JSON a lone ``\\udcXX``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from seem_core.errors import InputError
+from vos.batch.urls import url_of
 from vos.directions import Direction
 from vos.json_fields import MOST_BYTES, parse_json, shown
 from vos.masks import MaskFormat
@@ -83,7 +84,7 @@ def read_list(path: Path) -> tuple[Path, ...]:
         names = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         if all(name.endswith(b"\r") for name in names[:-1]):  # written on Windows
             names = [name.removesuffix(b"\r") for name in names]
-    found = tuple(path.parent / os.fsdecode(name) for name in names if name)
+    found = tuple(_path(os.fsdecode(name), path.parent) for name in names if name)
     if not found:
         raise InputError(f"{path} is empty; write one path of a video a line")
     return found
@@ -210,7 +211,7 @@ def _row(cells: Cells, place: str, folder: Path) -> Row:
 def _path(text: str, folder: Path) -> Path:
     if "\0" in text:
         raise InputError(f"{text!r} cannot be a path, it holds a NUL character")
-    return folder / text
+    return Path(text) if url_of(text) is not None else folder / text
 
 
 def _located(text: str, folder: Path, parse: Callable[[str], MaskFile]) -> MaskFile:
