@@ -1,4 +1,4 @@
-"""``vos status``: what of a batch is done, what runs and how far it is, what failed and why; ``--watch`` looks again."""
+"""``vos status``: what of a batch is done, what runs, how far it is, what failed and why; ``--watch`` looks again."""
 
 from __future__ import annotations
 
@@ -199,11 +199,11 @@ class _Redrawn:
         shown = list(lines(page, max(40, size.columns - 1), max(1, room // 4)))[:room]
         up = f"\x1b[{self._height}F" if self._height else ""
         self._height = len(shown)
-        emit(f"{up}\x1b[J" + "\n".join(line[: size.columns - 1] for line in shown))
+        emit(f"{up}\x1b[J" + "\n".join(line[: size.columns - 1] for line in shown), drawn=True)
 
     def end(self, page: Page) -> None:
         up = f"\x1b[{self._height}F" if self._height else ""
-        emit(f"{up}\x1b[J" + "\n".join(lines(page, terminal_width())))
+        emit(f"{up}\x1b[J" + "\n".join(lines(page, terminal_width())), drawn=True)
 
 
 class _LinePerChange:
