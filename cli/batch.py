@@ -1,22 +1,42 @@
-"""``vos batch``: every video of a folder that has a mask or prompts beside it, one by one, and a table at the end."""
+"""``vos batch``: many videos with their prompts through the night; in the morning everything is there, or says why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from cli.console import Progress, emit, emit_json, note, stop_on_signal, warn
-from cli.main import INTERRUPTED
+from cli.batch_options import (
+    Address,
+    BatchOut,
+    EngineChoice,
+    Inputs,
+    LogFormat,
+    MaxDisk,
+    MaxMemory,
+    PlanOnly,
+    PromptsFolder,
+    Report,
+    Stall,
+    Tries,
+    UseEngine,
+    UseLogFormat,
+    Workers,
+    WorkerThreads,
+)
+from cli.batch_progress import BatchProgress
+from cli.batch_run import EngineOptions, make_engine, run_plan, write_page
+from cli.batch_summary import summary
+from cli.console import emit, emit_json
 from cli.options import (
+    DEFAULT_MAX_PIXELS,
     DecoderChoice,
     Device,
+    Direction,
+    Fast,
     Json,
     MaskFormat,
     MaskKind,
+    MaxPixels,
     MaxSide,
     Memory,
     Model,
@@ -28,108 +48,105 @@ from cli.options import (
     References,
     Save,
     Texts,
-    Threads,
     Tracker,
     UseDecoder,
+    UseDirection,
     UseReader,
     save_list,
 )
-from cli.tables import table
 
 if TYPE_CHECKING:
-    from vos.batch.local import VideoOutcome
-    from vos.batch.plan import PlannedVideo
+    from vos.batch.plan import Plan
     from vos.prompt_gathering import GivenPrompt
-
-SOME_FAILED = 6
 
 
 def batch(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="Folder with clip.mp4 (or images in clip/) and clip.png or clip.json."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Gets one folder of results per video.")],
+    inputs: Inputs,
+    out: BatchOut,
+    prompts: PromptsFolder = None,
     text: Texts = None,
     reference: References = None,
     reference_mask: ReferenceMasks = None,
     memory: Memory = None,
+    dry_run: PlanOnly = False,
+    workers: Workers = None,
+    threads: WorkerThreads = None,
+    engine: UseEngine = EngineChoice.local,
+    address: Address = None,
+    tries: Tries = 2,
+    stall: Stall = 120.0,
+    max_memory: MaxMemory = None,
+    max_disk: MaxDisk = None,
+    report: Report = False,
     tracker: Tracker = "lite",
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
+    fast: Fast = False,
     device: OnDevice = Device.auto,
+    direction: UseDirection = Direction.forward,
     max_side: MaxSide = None,
-    threads: Threads = None,
     save: Save = "masks,overlay,contact",
     reader: UseReader = Reader.pyav,
     mask_format: MaskFormat = MaskKind.auto,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     overwrite: Overwrite = False,
+    log_format: UseLogFormat = LogFormat.text,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Track every video of DIR that has a mask of its first frame, or prompts, beside it: clip.mp4 with clip.png.
+    """Track every video of a folder, list or table that has prompts, several at a time, and go on after any stop.
 
-    clip.json is a file of prompts, see vos track --prompts; both may be there. --text, --reference and --memory say
-    what to follow in every video, also in those with nothing beside them.
+    A folder's videos are paired by name: clip.mp4 with clip.png, the mask of its first frame, or clip.json, a file of
+    prompts (vos track --prompts); both may be there, beside it or in --prompts DIR. A table names videos and prompts in
+    columns. --text, --reference and --memory say what to follow in every video. See docs/batch.md.
 
-    One after the other. A video that cannot be tracked is named, and the next one goes on; one whose results are done
-    is left as it is; videos without a mask are listed. A table ends the run. Exit code 6 if any failed.
+    What is done is never done again; the same command goes on where an earlier one was stopped or killed, and a second
+    one on the same folder shares the work. vos status DIR shows how far it is, vos retry DIR tries failed videos again.
+    Exit code 6 if any failed, 130 after Ctrl-C (twice: at once), 5 where the disk was getting full.
     """
-    from vos.batch.local import run_local
-    from vos.batch.plan import plan_folder
+    from vos.batch.driver import Limits
+    from vos.batch.plan import plan_batch
+    from vos.batch.sizes import parse_amount
     from vos.pipeline import TrackOptions
     from vos.prompt_text import parse_prompts, parse_references
 
-    parts = save_list(save)
-    shared: list[GivenPrompt] = [*parse_references(reference or (), reference_mask or ())]
-    shared += parse_prompts(texts=text or ())
     options = TrackOptions(
-        tracker, device.value, max_side=max_side, reader=reader.value, threads=threads, mask_format=mask_format.value,
-        memory=None if memory is None else str(memory), model=model, decoder=decoder.value,
+        tracker, device.value, max_side=max_side, reader=reader.value, mask_format=mask_format.value,
+        direction=direction.value, memory=None if memory is None else str(memory), model=model, decoder=decoder.value,
+        fast=fast, max_pixels=max_pixels,
     )  # fmt: skip
-    plan = plan_folder(folder, out, every=bool(shared or memory))
-    for video in plan.without_prompt:
-        warn(f"{video} has no mask beside it and is left out; put {video.stem}.png or {video.stem}.json there")
+    limits = Limits(tries, stall or None, None if max_disk is None else parse_amount(max_disk))
+    where = EngineOptions(engine, address, workers, threads, None if max_memory is None else parse_amount(max_memory))
+    shared: list[GivenPrompt] = [
+        *parse_references(reference or (), reference_mask or ()),
+        *parse_prompts(texts=text or ()),
+    ]
+    plan = plan_batch(
+        inputs, out, prompts_folder=prompts, shared=shared, options=options, save=save_list(save), overwrite=overwrite
+    )
+    progress = BatchProgress(len(plan.videos), quiet=quiet, as_json=log_format is LogFormat.json)
+    _tell(plan, progress)
+    if dry_run:
+        from cli.batch_plan import print_plan
 
-    outcomes: list[VideoOutcome] = []
-    bars: list[Progress] = []
-
-    def bar(item: PlannedVideo) -> Progress:
-        bars.append(Progress(item.out.name, quiet=quiet))
-        return bars[-1]
-
-    with stop_on_signal() as stop:
-        for found in run_local(
-            plan, shared, options=options, save=parts, overwrite=overwrite, on_progress=bar, stop=stop
-        ):
-            while bars:
-                bars.pop().close()
-            outcomes.append(found)
-            for line in found.warnings:
-                warn(f"{found.video.name}: {line}")
-            if found.message:
-                note(f"vos: {found.video.name} failed: {found.message}")
+        return print_plan(plan, as_json=json)
+    end = run_plan(plan, out, limits, lambda: make_engine(where, options, len(plan.videos)), progress)
     if json:
-        emit_json({"videos": [asdict(item) for item in outcomes], "without_prompt": plan.without_prompt})
+        emit_json({"videos": [asdict(line) for line in end.lines]})
     else:
-        emit(*_table(outcomes, plan.without_prompt))
-    return _code(outcomes)
+        emit(*summary(end.lines, end.seconds, end.frames))
+    if report:
+        emit(write_page(out, end))
+    progress.tell_end(end.counts, end.code, out)
+    return end.code
 
 
-def _code(outcomes: Sequence[VideoOutcome]) -> int:
-    ends = {item.outcome for item in outcomes}
-    if "interrupted" in ends or ("not started" in ends and "failed" not in ends):
-        return INTERRUPTED
-    return SOME_FAILED if "failed" in ends else 0
-
-
-def _table(outcomes: Sequence[VideoOutcome], without_prompt: Sequence[Path]) -> Iterator[str]:
-    rows = [(item.video.name, str(item.outcome), str(item.frames or "-"), _rate(item)) for item in outcomes]
-    rows += [(path.name, "no mask", "-", "-") for path in without_prompt]
-    messages = ["", *(item.message for item in outcomes), *("" for _ in without_prompt)]
-    for line, message in zip(table(("video", "outcome", "frames", "frames/s"), rows, names=2), messages, strict=True):
-        yield f"{line}  {message}".rstrip()
-
-
-def _rate(item: VideoOutcome) -> str:
-    return f"{item.frames / item.seconds:.1f}" if item.seconds > 0 and item.frames else "-"
+def _tell(plan: Plan, progress: BatchProgress) -> None:
+    """What is known to be wrong before anything runs."""
+    for line in plan.notes:
+        progress.warn(line)
+    for problem in plan.problems:
+        progress.warn(f"{problem.name}: {problem.message}", video=problem.name, message=problem.message)
+    for video in plan.without_prompt:
+        how = f"put {video.stem}.png or {video.stem}.json there"
+        progress.warn(f"{video} has no prompt beside it and is left out; {how}", video=video, message="no prompt")

@@ -1,4 +1,4 @@
-"""``vos track``, ``vos batch`` and ``vos doctor`` as a user types them: what is printed where, and the exit codes."""
+"""``vos track`` and ``vos doctor`` as a user types them: what is printed where, and the exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,7 @@ from clips import square, write_clip, write_mask
 
 import vos
 from cli.main import run
-from seem_core.errors import DiskFullError
-from vos.batch.local import run_local
-from vos.batch.plan import plan_folder
 from vos.output import read_run
-from vos.pipeline import TrackOptions
 
 Captured = pytest.CaptureFixture[str]
 
@@ -287,116 +282,6 @@ def test_a_full_disk_behind_stdout_is_5(clip: Path) -> None:
     assert done.returncode == 5
     assert done.stderr.startswith("vos: error: no room left where standard output goes")
     assert done.stderr.count("\n") == 1
-
-
-# ---- batch
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two good videos, one with a bad mask, one that is no video, one without a mask."""
-    place = tmp_path / "clips"
-    place.mkdir()
-    for name in ("a2", "a10", "badmask", "nomask"):
-        write_clip(place / f"{name}.mp4", 4)
-    (place / "novideo.mp4").write_text("not a video\n")
-    for name in ("a2", "a10", "novideo"):
-        write_mask(place / f"{name}.png")
-    (place / "badmask.png").write_text("not a mask\n")
-    return place
-
-
-def test_a_batch_does_what_it_can_and_says_the_rest(folder: Path, capsys: Captured) -> None:
-    out = folder.parent / "out"
-    assert run(["batch", str(folder), "-o", str(out), "-q", *COPY]) == 6
-    said = capsys.readouterr()
-    lines = [line.split() for line in said.out.splitlines()]
-    assert [line[0] for line in lines] == ["video", "a2.mp4", "a10.mp4", "badmask.mp4", "novideo.mp4", "nomask.mp4"]
-    assert [line[1] for line in lines[1:]] == ["done", "done", "failed", "failed", "no"]
-    assert "badmask.png" in said.out
-    assert "nomask.mp4 has no mask beside it" in said.err
-    assert len(list((out / "a10" / "masks").glob("*.png"))) == 4
-    assert "Traceback" not in said.err
-
-
-def test_prompts_beside_a_video_and_for_every_video(folder: Path, capsys: Captured) -> None:
-    for name in ("badmask.mp4", "badmask.png", "novideo.mp4", "novideo.png"):
-        (folder / name).unlink()
-    box = {"version": 1, "objects": [{"id": 3, "prompts": [{"frame": 2, "box": [4, 16, 20, 32]}]}]}
-    for name in ("nomask", "a2"):
-        (folder / f"{name}.json").write_text(json.dumps(box))
-    (folder / "a10.json").write_text('{"title": "a video about something"}')
-    assert run(["batch", str(folder), "-o", str(folder / "out"), "-q", *COPY]) == 0
-    assert [read_run(folder / "out" / name).ids for name in ("a2", "a10", "nomask")] == [(1, 3), (1,), (3,)]
-    for name in ("nomask.json", "a2.json", "a10.json", "a2.png"):
-        (folder / name).unlink()
-    one = vos.track_to_folder(
-        folder / "a10.mp4",
-        folder / "first",
-        mask=folder / "a10.png",
-        options=TrackOptions(save_memory=str(folder / "m")),
-    )
-    assert one.state == "done"
-    (folder / "first").rename(folder.parent / "first")
-    (folder / "a10.png").unlink()
-    assert (
-        run(["batch", str(folder), "-o", str(folder / "two"), "-q", "--memory", str(folder / "m"), "--save", "masks"])
-        == 0
-    )
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[-3:]] == ["done"] * 3
-
-
-def test_what_is_done_is_not_done_again(folder: Path, capsys: Captured) -> None:
-    out = folder.parent / "out"
-    run(["batch", str(folder), "-o", str(out), "-q", *COPY])
-    record = (out / "a2" / "run.json").read_bytes()
-    (folder / "badmask.mp4").unlink()
-    (folder / "novideo.mp4").unlink()
-    capsys.readouterr()
-    assert run(["batch", str(folder), "-o", str(out), "-q", "--json", *COPY]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert [item["outcome"] for item in result["videos"]] == ["already done", "already done"]
-    assert [Path(path).name for path in result["without_prompt"]] == ["nomask.mp4"]
-    assert (out / "a2" / "run.json").read_bytes() == record
-    assert run(["batch", str(folder), "-o", str(out), "-q", "--overwrite", *COPY]) == 0
-
-
-def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(folder: Path, capsys: Captured) -> None:
-    (folder / "empty").mkdir()
-    assert run(["batch", str(folder / "empty"), "-o", str(folder / "out"), *COPY]) == 3
-    assert "holds no video file" in capsys.readouterr().err
-    (folder / "nomask").mkdir()
-    (folder / "nomask.mp4").rename(folder / "nomask" / "nomask.mp4")
-    assert run(["batch", str(folder / "nomask"), "-o", str(folder / "out"), *COPY]) == 3
-    assert "put nomask.png beside nomask.mp4" in capsys.readouterr().err
-    (folder / "a2.mov").write_bytes((folder / "a2.mp4").read_bytes())
-    assert run(["batch", str(folder), "-o", str(folder / "out"), *COPY]) == 3
-    assert "would both write to" in capsys.readouterr().err
-
-
-def test_results_beside_the_videos_are_not_taken_for_videos(folder: Path, capsys: Captured) -> None:
-    for made in range(2):
-        assert run(["batch", str(folder), "-o", str(folder), "-q", "--tracker", "copy"]) == 6
-        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-        assert [line[0] for line in lines[1:]] == ["a2.mp4", "a10.mp4", "badmask.mp4", "novideo.mp4", "nomask.mp4"]
-        assert [line[1] for line in lines[1:3]] == [["done"] * 2, ["already"] * 2][made]
-
-
-def test_a_stopped_batch_names_what_was_not_started(folder: Path) -> None:
-    stop = threading.Event()
-    stop.set()
-    plan = plan_folder(folder, folder / "out")
-    ends = [found.outcome for found in run_local(plan, options=TrackOptions(tracker="copy"), stop=stop)]
-    assert ends == ["not started"] * 4
-
-
-def test_a_full_disk_ends_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise DiskFullError("no room")
-
-    monkeypatch.setattr("vos.batch.local.track_to_folder", full)
-    ends = [(found.outcome, found.message) for found in run_local(plan_folder(folder, folder / "out"))]
-    assert ends == [("failed", "no room")] + [("not started", "")] * 3
 
 
 # ---- doctor

@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Noticed:
-    """A finished video is done anew, or work of another driver is taken over; ``message`` says why."""
+    """A video that was finished or failed before is not left as it is; ``message`` says why."""
 
     name: str
     message: str
@@ -125,6 +125,9 @@ class _Driver:
         for found in self._ledger.enter(list(self._jobs.values())):
             if found.why:
                 yield Noticed(found.name, found.why)
+        unsettled = self._ledger.unsettled()
+        self.finished = not unsettled
+        yield Turned(0, unsettled)
 
     def turn(self) -> Iterator[BatchEvent]:
         """Begin what can begin, hear what happened, end what hangs."""
@@ -133,7 +136,7 @@ class _Driver:
         elif not self._stopping and (why := self._disk.why_full(self._running)):
             yield self._end(Stopping(why, disk=True))
         if not self._stopping:
-            yield from self._begin()
+            self._begin()
         for event in self._engine.events(TURN if self._running else IDLE_TURN):
             yield from self._hear(event)
         self._watch.tick()
@@ -153,7 +156,7 @@ class _Driver:
         self._engine.stop()
         return why
 
-    def _begin(self) -> Iterator[BatchEvent]:
+    def _begin(self) -> None:
         while self._engine.free > 0 and (row := self._ledger.claim()) is not None:
             try:
                 self._engine.submit(_prepared(self._jobs[row.name], row))
@@ -162,8 +165,6 @@ class _Driver:
                 raise
             self._running.add(row.name)
             self._watch.begin(row.name)
-            if row.again:
-                yield Noticed(row.name, row.again)
 
     def _hear(self, event: Started | Advanced | Ended) -> Iterator[BatchEvent]:
         name = event.name
@@ -172,9 +173,10 @@ class _Driver:
             self._watch.begin(name)
             yield event
         elif isinstance(event, Advanced):
-            self._ledger.advance(name, event.done, event.total)
-            self._watch.advance(name)
-            yield event
+            self._watch.advance(name, begun=event.done > 0)
+            if event.done:  # else files are moved, which is a sign of life
+                self._ledger.advance(name, event.done, event.total)
+                yield event
         else:
             yield from self._close(name, event.outcome)
 
@@ -210,9 +212,10 @@ class _StallWatch:
         self._since[name] = self._clock()
         self._begun.discard(name)
 
-    def advance(self, name: str) -> None:
+    def advance(self, name: str, *, begun: bool) -> None:
         self._since[name] = self._clock()
-        self._begun.add(name)
+        if begun:
+            self._begun.add(name)
 
     def end(self, name: str) -> None:
         self._since.pop(name, None)

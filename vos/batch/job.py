@@ -88,19 +88,42 @@ def job_files(job: VideoJob) -> tuple[tuple[str, Path], ...]:
 def run_video(
     job: VideoJob, *, on_progress: OnProgress | None = None, stop: threading.Event | None = None
 ) -> VideoOutcome:
-    """Track one video. Whatever goes wrong with it is in the outcome; nothing is raised but what ends the process."""
+    """Track one video. Whatever goes wrong with it is in the outcome; nothing is raised but what ends the process.
+
+    ``on_progress`` is as for `track_to_folder`; while pictures are made from the masks, it hears its figures again.
+    """
+    heard = _Heard(on_progress)
     try:
         result = track_to_folder(
             job.video, job.out, job.prompts, mask=job.masks or None, options=job.options, save=job.save,
             overwrite=job.overwrite, resume=job.resume, checkpoint_seconds=job.checkpoint_seconds,
-            on_progress=on_progress, stop=stop,
+            on_progress=heard.on_progress, on_render=heard.on_render, stop=stop,
         )  # fmt: skip
     except VosError as error:
         cause: Cause = (
             "disk" if isinstance(error, DiskFullError) else "limit" if isinstance(error, LimitError) else "input"
         )
         return VideoOutcome(job.name, "failed", cause=cause, message=str(error))
+    except MemoryError as error:
+        return VideoOutcome(job.name, "failed", cause="limit", message=f"out of memory ({error or 'no more is given'})")
     except Exception as error:
         logger.exception("%s stopped by a bug", job.video)
         return VideoOutcome(job.name, "failed", cause="bug", message=f"{type(error).__name__}: {error}")
     return VideoOutcome(job.name, result.state, result.frames, result.seconds, warnings=result.warnings)
+
+
+class _Heard:
+    """Progress for whoever watches a video: a sign of life also while its pictures are made."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._tell = on_progress
+        self._last = (0, 0)
+
+    def on_progress(self, done: int, total: int) -> None:
+        self._last = (done, total)
+        if self._tell is not None:
+            self._tell(done, total)
+
+    def on_render(self, done: int, total: int) -> None:
+        if self._tell is not None:
+            self._tell(*self._last)

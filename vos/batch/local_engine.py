@@ -19,16 +19,20 @@ from queue import Empty, SimpleQueue
 
 from seem_core.errors import LimitError
 from vos.batch.engine import Advanced, Ended, Event
-from vos.batch.job import VideoJob, VideoOutcome, run_video
+from vos.batch.job import VideoJob, VideoOutcome
 from vos.batch.resources import cores, memory_bytes, memory_of
 from vos.batch.sizes import amount
+from vos.batch.stored_video import run_stored
 from vos.batch.worker import Ready, Runner, Settings
 from vos.batch.worker_process import Gone, WorkerProcess
+from vos.device import pick_device
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at the memory of the workers
 SECONDS_TO_START = 300.0  # until a worker is ready
 STARTS = 3  # workers that die one after the other before they are ready: then none will ever be
 SHARE_OF_MEMORY = 0.9  # of the machine's, for all workers together, unless a limit is given
+
+MEMORY_OF_A_VIDEO = 1.5 * 10**9  # what tracking one takes, roughly, with its libraries
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +57,7 @@ class LocalEngine:
         threads: int | None = None,
         max_memory: int | None = None,
         networks: bool = True,
-        run: Runner = run_video,
+        run: Runner = run_stored,
     ) -> None:
         if workers < 1:
             raise ValueError(f"at least one worker is needed, not {workers}")
@@ -65,14 +69,9 @@ class LocalEngine:
         self._workers: list[WorkerProcess] = []
         self._ending: dict[str, VideoOutcome] = {}  # videos whose worker was ended by force, and why
         self._started = self._failed_starts = 0
+        self._wanted = workers
         self._stopping = self._closed = False
         self._looked = time.monotonic()
-        try:
-            for _ in range(workers):
-                self._hire()
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def free(self) -> int:
@@ -87,10 +86,11 @@ class LocalEngine:
         worker.begin(job)
 
     def events(self, timeout: float) -> Sequence[Event]:
-        """See `Engine.events`. Raises LimitError where workers cannot be started at all."""
+        """See `Engine.events`. The first call starts the workers; raises LimitError where they cannot be started."""
         found: list[Event] = []
         deadline = time.monotonic() + timeout
         while not self._closed:
+            self._hire()
             self._watch()
             left = 0.0 if found else min(SECONDS_BETWEEN_LOOKS, deadline - time.monotonic())
             try:
@@ -126,9 +126,14 @@ class LocalEngine:
         self._workers.clear()
 
     def _hire(self) -> None:
-        self._started += 1
-        settings = replace(self._settings, name=f"worker-{self._started}")
-        self._workers.append(WorkerProcess(settings, self._messages))
+        """As many workers as were asked for, also in the place of those that ended."""
+        while len(self._workers) < self._wanted and not self._stopping:
+            self._started += 1
+            settings = replace(self._settings, name=f"worker-{self._started}")
+            try:
+                self._workers.append(WorkerProcess(settings, self._messages))
+            except OSError as error:
+                raise LimitError(f"worker processes cannot be started ({error}); use fewer --workers") from error
 
     def _heard(self, worker: WorkerProcess, message: Ready | Event | Gone) -> list[Event]:
         """Keep the books of the workers; what of a message the driver should know."""
@@ -151,15 +156,13 @@ class LocalEngine:
         return [message]
 
     def _replace(self, worker: WorkerProcess) -> list[Event]:
-        """A worker has ended: the outcome of its video, if it had one, and another worker in its place."""
+        """A worker has ended, and another one takes its place: the outcome of its video, if it had one."""
         worker.wait()
         self._workers.remove(worker)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
                 raise LimitError(f"worker processes cannot be started ({_why(worker)}); use fewer --workers")
-        if not self._stopping:
-            self._hire()
         if worker.video is None:
             return []
         name = worker.video
@@ -185,6 +188,16 @@ class LocalEngine:
                 what = f"took {amount(held)} of memory, where one video may take {amount(most)}"
                 how = "give more by --max-memory, fewer --workers or a smaller --max-side"
                 self.abandon(name, VideoOutcome(name, "failed", cause="limit", message=f"{what}; {how}"))
+
+
+def default_workers(device: str) -> int:
+    """How many videos at a time suit this machine: one per GPU where ``device`` is one, else one per core, as far as
+    there is memory for them. Raises DeviceError for a device that is not there."""
+    if device != "cpu" and pick_device(device) != "cpu":
+        return 1
+    there = memory_bytes()
+    fits = cores() if there is None else int(SHARE_OF_MEMORY * there / MEMORY_OF_A_VIDEO)
+    return max(1, min(cores(), fits))
 
 
 def _why(worker: WorkerProcess) -> str:

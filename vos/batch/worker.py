@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Runner(Protocol):
-    """What does a job: `vos.batch.job.run_video`, or something like it that can be pickled."""
+    """What does a job: `vos.batch.stored_video.run_stored`, or something like it that can be pickled."""
 
     def __call__(
         self, job: VideoJob, *, on_progress: Callable[[int, int], None], stop: threading.Event
