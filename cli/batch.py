@@ -24,7 +24,7 @@ from cli.batch_options import (
     WorkerThreads,
 )
 from cli.batch_progress import BatchProgress
-from cli.batch_run import EngineOptions, make_engine, run_plan, write_page
+from cli.batch_run import EngineOptions, local_workers, make_engine, run_plan, write_page
 from cli.batch_summary import summary
 from cli.console import emit, emit_json
 from cli.options import (
@@ -125,11 +125,12 @@ def batch(
         inputs, out, prompts_folder=prompts, shared=shared, options=options, save=save_list(save), overwrite=overwrite
     )
     progress = BatchProgress(len(plan.videos), quiet=quiet, as_json=log_format is LogFormat.json)
-    _tell(plan, progress)
     if dry_run:
         from cli.batch_plan import print_plan
 
-        return print_plan(plan, as_json=json)
+        workers = local_workers(where, options, len(plan.videos))
+        return print_plan(plan, as_json=json, workers=workers, quiet=quiet)
+    _tell(plan, progress)
     end = run_plan(plan, out, limits, lambda: make_engine(where, options, len(plan.videos)), progress)
     if json:
         emit_json({"videos": [asdict(line) for line in end.lines]})

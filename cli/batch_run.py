@@ -93,22 +93,38 @@ def run_plan(plan: Plan, out: Path, limits: Limits, engine: Callable[[], Engine]
 
 
 def make_engine(wanted: EngineOptions, options: TrackOptions, videos: int) -> Engine:
-    """The engine that was asked for, with no more workers than videos. Raises MissingExtraError, InputError."""
+    """The engine that was asked for. Raises MissingExtraError, DeviceError, InputError."""
     if wanted.choice is EngineChoice.ray:
-        return _ray_engine(wanted, videos)
-    from trackers import TRACKERS
-    from vos.batch.local_engine import LocalEngine, default_workers
+        from vos.batch.ray_engine import RayEngine
 
-    kind = TRACKERS.get(options.tracker)
-    computes = kind is not None and kind.computes
-    workers = wanted.workers or default_workers(options.device if computes else "cpu")
+        return RayEngine(
+            wanted.workers, address=wanted.address, cores=wanted.threads or 1, device=options.device,
+            max_memory=wanted.max_memory,
+        )  # fmt: skip
+    from vos.batch.local_engine import LocalEngine
+
     return LocalEngine(
-        max(1, min(workers, videos)), threads=wanted.threads, max_memory=wanted.max_memory, networks=computes
+        local_workers(wanted, options, videos),
+        threads=wanted.threads,
+        max_memory=wanted.max_memory,
+        networks=_computes(options),
     )
 
 
-def _ray_engine(wanted: EngineOptions, videos: int) -> Engine:
-    raise NotImplementedError
+def local_workers(wanted: EngineOptions, options: TrackOptions, videos: int) -> int:
+    """How many videos at a time on this machine, no more than there are. Raises DeviceError."""
+    from vos.batch.local_engine import default_workers
+
+    workers = wanted.workers or default_workers(options.device if _computes(options) else "cpu")
+    return max(1, min(workers, videos))
+
+
+def _computes(options: TrackOptions) -> bool:
+    """Whether the tracker has a network. An unknown one is refused with the first video."""
+    from trackers import TRACKERS
+
+    kind = TRACKERS.get(options.tracker)
+    return kind is not None and kind.computes
 
 
 def write_page(out: Path, end: BatchEnd) -> Path:

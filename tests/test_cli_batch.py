@@ -130,6 +130,15 @@ def test_wrong_options_are_one_sentence(
     assert not (folder / "out").exists()
 
 
+def test_a_plan_is_printed_and_nothing_done(folder: Path, capsys: Captured) -> None:
+    assert run(["batch", str(folder), "-o", str(folder.parent / "out"), "-n", *COPY]) == 0
+    said = capsys.readouterr()
+    assert "5 videos" not in said.err
+    for name in ("a2", "a10", "badmask", "novideo", "nomask"):
+        assert name in said.out
+    assert not (folder.parent / "out").exists()
+
+
 def test_where_the_results_take_what_they_may_the_batch_stops(folder: Path, capsys: Captured) -> None:
     for name in ("badmask", "novideo"):
         (folder / f"{name}.mp4").unlink()
