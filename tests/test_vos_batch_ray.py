@@ -19,7 +19,8 @@ from seem_core.errors import InputError
 from vos.batch.engine import Advanced, Ended, Event, Started
 from vos.batch.job import VideoJob, VideoOutcome, run_video
 from vos.batch.ray_engine import RayEngine
-from vos.batch.storage import open_storage, upload
+from vos.batch.storage import open_storage
+from vos.batch.transfer import upload
 from vos.batch.urls import open_store
 from vos.pipeline import TrackOptions
 

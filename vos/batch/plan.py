@@ -18,7 +18,7 @@ from pathlib import Path
 
 from seem_core.errors import InputError
 from vos.batch.job import VideoJob, job_files
-from vos.batch.storage import list_folder
+from vos.batch.transfer import list_folder
 from vos.batch.tables import LIST_SUFFIXES, TABLE_SUFFIXES, Row, read_list, read_table
 from vos.batch.urls import url_of
 from vos.images import IMAGE_SUFFIXES, natural_key
