@@ -98,9 +98,10 @@ def write_clip(davis: Path, folder: Path, size: tuple[int, int], objects: int, f
     rate = Fraction(24)
     with VideoWriter(folder / "clip.mp4", size[1], size[0], rate) as writer:
         for n, path in enumerate(images):
-            writer.write(cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA), n / float(rate))
+            image = np.asarray(cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA), np.uint8)
+            writer.write(image, n / float(rate))
     first = read_labels(davis / "Annotations" / "480p" / "dance-jump" / "00000.png") > 0
-    labels = cv2.resize(first.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    labels = np.asarray(cv2.resize(first.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
     write_labels(folder / "clip.png", strips(labels, objects))
 
 

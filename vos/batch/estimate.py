@@ -7,6 +7,7 @@ in the same folder of results took compared with them.
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from seem_core.errors import InputError, VosError
+from trackers import TRACKERS
 from vos.batch.job import VideoJob
 from vos.batch.plan import Plan
-from vos.batch.prompted import PromptedObjects, Target
+from vos.batch.prompted import DeclaredVideo, PromptedObjects
 from vos.batch.rates import (
     CONTACT_BYTES,
     LINE_BYTES,
@@ -32,6 +34,7 @@ from vos.batch.rates import (
 )
 from vos.batch.urls import url_of
 from vos.container import open_media, video_packets
+from vos.device import pick_device
 from vos.images import IMAGE_SUFFIXES, list_images
 from vos.output import read_run
 from vos.picture_limit import open_picture, set_max_pixels
@@ -119,6 +122,11 @@ class Length:
     size: tuple[int, int]
     rate: Fraction
 
+    def declared(self, video: Path) -> DeclaredVideo:
+        """Prompts are checked against this; a reckoned number of frames is taken generously."""
+        frames = self.frames + (self.frames // 10 + 10 if self.frames_from == "length x rate" else 0)
+        return DeclaredVideo(video, self.size, frames, self.rate, images=self.frames_from == "images")
+
 
 def look(video: Path) -> Length:
     """Frames, size and rate of a video file or a folder of images, without decoding it. Raises VideoError."""
@@ -168,7 +176,7 @@ def _estimate(job: VideoJob, problem: str, objects: PromptedObjects, pace: _Pace
         problem = problem or f"start {options.start} is past the end; the video has {length.frames} frames"
     ids: frozenset[int] | None = None
     try:
-        ids = objects.of(job, Target(length.size, job.video))
+        ids = objects.of(job, length.declared(job.video)) if tracked else None
     except VosError as error:
         problem = problem or str(error)
     seen = VideoEstimate(job.name, job.video, tracked, length.frames_from, length.size, problem=problem)
@@ -181,13 +189,14 @@ def _with_costs(
     megapixels = size[0] * size[1] / 1e6
     seconds = memory = None
     if (rate := rate_of(job.options.tracker, job.options.model, fast=job.options.fast)) is not None:
-        seconds = pace.factor(job.options) * (rate.start + frames * _per_frame(job.options, rate, size, objects))
-        if "overlay" in job.save:
-            seconds += pace.factor(job.options) * frames * OVERLAY_SECONDS.at(megapixels, objects)
+        if (factor := pace.factor(job.options)) is not None:
+            per_frame = _per_frame(job.options, rate, size, objects)
+            per_frame += OVERLAY_SECONDS.at(megapixels, objects) if "overlay" in job.save else 0.0
+            seconds = factor * (rate.start + frames * per_frame)
         memory = round(rate.memory.at(megapixels, objects))
-    per_frame = MASK_BYTES.at(megapixels, objects) + LINE_BYTES.at(megapixels, objects)
-    per_frame += OVERLAY_BYTES.at(megapixels, objects) if "overlay" in job.save else 0
-    disk = round(frames * per_frame + (CONTACT_BYTES.at(megapixels, objects) if "contact" in job.save else 0))
+    left = MASK_BYTES.at(megapixels, objects) + LINE_BYTES.at(megapixels, objects)
+    left += OVERLAY_BYTES.at(megapixels, objects) if "overlay" in job.save else 0
+    disk = round(frames * left + (CONTACT_BYTES.at(megapixels, objects) if "contact" in job.save else 0))
     return VideoEstimate(
         seen.name, seen.video, frames, seen.frames_from, size, objects, seconds, memory, disk, problem=seen.problem
     )
@@ -219,8 +228,12 @@ class _Pace:
             factors.setdefault(_kind(options), []).append(run.seconds / run.frames_done / usual)
         return cls(factors)
 
-    def factor(self, options: TrackOptions) -> float:
-        return median(self.factors.get(_kind(options), [1.0]))
+    def factor(self, options: TrackOptions) -> float | None:
+        """None where nothing is known of this kind of device."""
+        kind = _kind(options)
+        if kind in self.factors:
+            return median(self.factors[kind])
+        return 1.0 if kind[1] == "cpu" else None
 
     @property
     def basis(self) -> str:
@@ -231,8 +244,14 @@ class _Pace:
 
 
 def _kind(options: TrackOptions) -> tuple[str, str]:
-    """Runs of one kind tell the time of another; ``auto`` stands for whatever device it finds."""
-    return options.tracker + (" fast" if options.fast else ""), "auto" if options.device == "cpu" else options.device
+    """Runs of one kind tell the time of another: tracker and setting, and the device without its number."""
+    device = _found_device() if options.device == "auto" and TRACKERS[options.tracker].computes else options.device
+    return options.tracker + (" fast" if options.fast else ""), "cpu" if device == "auto" else device.partition(":")[0]
+
+
+@functools.cache
+def _found_device() -> str:
+    return pick_device("auto")
 
 
 def _options(run: RunRecord) -> TrackOptions | None:

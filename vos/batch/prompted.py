@@ -1,35 +1,69 @@
-"""Which objects a job's prompts name, before its video is opened: `PromptedObjects`."""
+"""Which objects a job's prompts name, and whether they fit, before its video is opened: `PromptedObjects`.
+
+The prompts are read by the very code that tracking reads them with, against what the video's header says.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from seem_core.errors import InputError, VosError
 from vos.batch.job import VideoJob, job_files
 from vos.batch.urls import url_of
-from vos.images import list_images
+from vos.frames import Frame, VideoInfo
 from vos.masks import MaskFormat, read_prompt_mask
-from vos.prompt_file import PromptFile, PromptTarget, frame_number, read_prompts, stem
-from vos.prompt_gathering import GivenPrompt
-from vos.prompt_json import Numbering
-from vos.prompt_sources import MaskFile, ReferenceFile
+from vos.prompt_gathering import gather
+from vos.prompt_sources import ReferenceFile
 from vos.saved_memory import known_objects
 
 
-@dataclass(frozen=True)
-class Target:
-    """The video that prompts are for. size: (H, W) as it is stored; shown, it may be turned by a quarter."""
+class DeclaredVideo:
+    """A video by its header alone, in the place of a `VideoSource` for those who do not look at frames.
 
-    size: tuple[int, int]
-    video: Path
+    size: (H, W). frames: how many there may be. images: a folder of images, not a video file.
+    """
 
-    def prompt_target(self, size: tuple[int, int]) -> PromptTarget:
-        if not self.video.is_dir():
-            return PromptTarget(size, frame_number)
-        numbers = {file.stem: i for i, file in enumerate(list_images(self.video))}
-        return PromptTarget(size, lambda name: numbers.get(stem(name)))
+    def __init__(self, path: Path, size: tuple[int, int], frames: int, rate: Fraction, *, images: bool) -> None:
+        self._frames = frames
+        self._info = VideoInfo(path, *size, rate, frames, None, 0, False, "images" if images else "unknown")
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._info
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, index: int) -> Frame:
+        raise IndexError(f"frame {index} of {self._info.path} is not decoded, only its header was read")
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
+        return iter(())
+
+    def seconds(self, index: int) -> float:
+        return float(index / self._info.rate)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def turned(self) -> DeclaredVideo:
+        """The same video with height and width exchanged."""
+        info = self._info
+        size = (info.width, info.height)
+        return DeclaredVideo(info.path, size, self._frames, info.rate, images=info.codec == "images")
 
 
 class PromptedObjects:
@@ -39,43 +73,35 @@ class PromptedObjects:
         self._references: dict[tuple[Path, MaskFormat], frozenset[int]] = {}
         self._memories: dict[str, frozenset[int]] = {}
 
-    def of(self, job: VideoJob, target: Target) -> frozenset[int] | None:
+    def of(self, job: VideoJob, video: DeclaredVideo) -> frozenset[int] | None:
         """Ids of all objects; None where a prompt lies at a URL. Raises what tracking would raise for these prompts."""
         if any(url_of(path) is not None for _, path in job_files(job)):
             return None
         try:
-            return self._of(job, target, target.size)
+            return self._of(job, video)
         except InputError as error:
-            try:  # as a video that is shown upright
-                return self._of(job, target, target.size[::-1])
+            try:  # a header says how pictures are stored, and they may be shown turned by a quarter
+                return self._of(job, video.turned())
             except VosError:
                 raise error from None
 
-    def _of(self, job: VideoJob, target: Target, size: tuple[int, int]) -> frozenset[int]:
-        kind, numbering = job.options.mask_format, Numbering()
-        found = set(self._remembered(job.options.memory))
-        for mask in job.masks:
-            file = mask if isinstance(mask, MaskFile) else MaskFile(Path(mask))
-            ids = read_prompt_mask(file.path, size=size, mask_format=kind).ids
-            found |= set(ids) if file.object_id is None else {file.object_id}
+    def _of(self, job: VideoJob, video: DeclaredVideo) -> frozenset[int]:
+        options = job.options
+        known = set(self._remembered(options.memory))
         for prompt in job.prompts:
             if isinstance(prompt, ReferenceFile):
-                found |= self._shown(prompt, kind)
-            elif isinstance(prompt, (str, Path)):
-                read = read_prompts(prompt, target.prompt_target(size), mask_format=kind, numbering=numbering)
-                found |= {_object_id(item) for item in read.prompts}
-            elif isinstance(prompt, PromptFile):
-                found |= {_object_id(item) for item in prompt.prompts}
-            else:
-                found.add(_object_id(prompt))
-        return frozenset(found)
+                known |= self._shown(prompt, options.mask_format)
+        others = [prompt for prompt in job.prompts if not isinstance(prompt, ReferenceFile)]
+        if not others and not job.masks:
+            return frozenset(known)
+        tracked = range(len(video))[options.start : options.end : options.stride_at(video.info.rate)]
+        found = gather(others, job.masks, video, tracked, mask_format=options.mask_format, known=known)
+        return frozenset(known | {item.prompt.object_id for item in found.placed})
 
     def _shown(self, file: ReferenceFile, kind: MaskFormat) -> frozenset[int]:
-        if file.object_id is not None:
-            return frozenset({file.object_id})
         if (file.mask, kind) not in self._references:
             self._references[file.mask, kind] = frozenset(read_prompt_mask(file.mask, mask_format=kind).ids)
-        return self._references[file.mask, kind]
+        return self._references[file.mask, kind] if file.object_id is None else frozenset({file.object_id})
 
     def _remembered(self, memory: str | None) -> frozenset[int]:
         if memory is None:
@@ -83,8 +109,3 @@ class PromptedObjects:
         if memory not in self._memories:
             self._memories[memory] = frozenset(known_objects(memory))
         return self._memories[memory]
-
-
-def _object_id(given: GivenPrompt) -> int:
-    prompt: Any = getattr(given, "prompt", given)
-    return int(prompt.object_id)

@@ -68,4 +68,7 @@ _RATES: dict[tuple[str, str | None], TrackerRate] = {
     ("flow", None): TrackerRate(
         0.26, Curve((0.00947, 0.0701, 0.0852), (0.0038, 0.0075)), Curve((3.2e8, 3.4e8, 4.1e8), (0, 5.3e7))
     ),
+    ("lite", None): TrackerRate(
+        2.1, Curve((0.136, 0.230, 0.251), (0.0276, 0.039)), Curve((4.2e8, 5.5e8, 7.8e8), (4.2e6, 1.7e7))
+    ),
 }
