@@ -31,6 +31,7 @@ from seem_core.disk import is_no_room
 from seem_core.errors import CheckpointError, DeviceError, DiskFullError, OutputError
 from seem_core.model import Seem
 from seem_core.model_store import locate
+from seem_core.plain_json import brief, in_a_line, parse_json
 from seem_core.routing import RoutingName
 from seem_core.segmenter_types import Trained
 
@@ -68,7 +69,7 @@ class CheckpointMetadata:
         preset = configurations.PRESETS.get(self.configuration)
         if preset is None:
             known = ", ".join(configurations.PRESETS)
-            raise CheckpointError(f"configuration {self.configuration!r} is not known here; known are {known}")
+            raise CheckpointError(f"configuration {brief(self.configuration)} is not known here; known are {known}")
         return replace(preset, routing=self.routing)
 
     def to_header(self) -> dict[str, str]:
@@ -81,12 +82,15 @@ class CheckpointMetadata:
         _check_format(header, path)
         try:
             values = {field.name: header[field.name] for field in fields(cls)}
-            classes = tuple(str(name) for name in json.loads(values.pop("classes")))
+            classes = tuple(str(name) for name in parse_json(values.pop("classes")))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the header of {path} is damaged ({error}); convert the source again") from error
+            raise CheckpointError(
+                f"the header of {path} is damaged ({in_a_line(error)}); convert the source again"
+            ) from error
         if values["routing"] not in get_args(RoutingName) or values["trained"] not in get_args(Trained):
             raise CheckpointError(
-                f"the header of {path} is damaged (routing {values['routing']!r}, trained {values['trained']!r})"
+                f"the header of {path} is damaged (routing {brief(values['routing'])}, "
+                f"trained {brief(values['trained'])})"
             )
         return cls(
             **{k: values[k] for k in ("configuration", "source", "source_sha256", "licence", "converter")},
@@ -103,9 +107,11 @@ def _check_format(header: Mapping[str, str], path: Path) -> None:
     if found is not None and found.startswith("vos-dense-reader"):
         raise CheckpointError(f"{path} holds a dense reader, which follows objects by itself, and no SEEM")
     if found is not None and found.startswith("vos-seem"):
-        raise CheckpointError(f"{path} has format {found}, this version reads {FORMAT}; convert the source again")
+        raise CheckpointError(
+            f"{path} has format {in_a_line(found, 60)}, this version reads {FORMAT}; convert the source again"
+        )
     raise CheckpointError(
-        f"{path} was not written by 'vos models convert' (format {found!r}); convert the official file"
+        f"{path} was not written by 'vos models convert' (format {brief(found)}); convert the official file"
     )
 
 
@@ -327,7 +333,7 @@ def _check_classes(embeddings: Tensor | None, metadata: CheckpointMetadata, path
 
 def _recorded_digests(header: Mapping[str, str], path: Path) -> dict[str, str]:
     with suppress(KeyError, TypeError, ValueError):
-        recorded = json.loads(header[_DIGESTS])
+        recorded = parse_json(header[_DIGESTS])
         if isinstance(recorded, dict):
             return recorded
     raise CheckpointError(f"the header of {path} is damaged (no {_DIGESTS}); convert the source again")

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seem_core.errors import CheckpointError, InputError, OutputError
+from seem_core.plain_json import brief, in_a_line, parse_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -62,10 +63,10 @@ def read_net(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{what} weights {path} cannot be read: {error}") from error
     if metadata.get("format") != form:
-        raise CheckpointError(f"{path} holds no {what} of this version (format {metadata.get('format')!r})")
+        raise CheckpointError(f"{path} holds no {what} of this version (format {brief(metadata.get('format'))})")
     try:
-        model = build(json.loads(metadata["config"]))
+        model = build(parse_json(metadata["config"]))
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:
-        raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+        raise CheckpointError(f"{path} does not fit its own configuration: {in_a_line(error)}") from error
     return model.to(device).eval()

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from seem_core.errors import InputError, OutputError
+from seem_core.plain_json import brief, parse_json
 from seem_core.segmenter_types import ObjectTokens
 from trackers.entries import Entry, Previous
 
@@ -52,10 +53,12 @@ def save_memory(held: Snapshot, path: str | os.PathLike[str], *, model: str) -> 
         "contents": json.dumps(contents),
     }
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # never through a link that somebody put there
+            file.write(save(tensors, metadata))
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -69,8 +72,8 @@ def objects_of(path: str | os.PathLike[str]) -> tuple[int, ...]:
         with safe_open(os.fspath(path), "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") == FORMAT:
-            return tuple(int(i) for i in json.loads(metadata["objects"]))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            return tuple(int(i) for i in parse_json(metadata["objects"]))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"the memory file {path} cannot be read: {error}") from error
     raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
 
@@ -87,17 +90,17 @@ def load_memory(path: str | os.PathLike[str], *, model: str) -> Snapshot:
         raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
     if metadata.get("version") != str(VERSION):
         raise InputError(
-            f"the memory file {path} has version {metadata.get('version')}, this program reads {VERSION};"
+            f"the memory file {path} has version {brief(metadata.get('version'))}, this program reads {VERSION};"
             " save the memory again"
         )
     if metadata.get("model") != model:
         raise InputError(
-            f"the memory file {path} was written by {metadata.get('model')!r}, not by {model!r}, which cannot read it;"
-            " use the same tracker and model, or save the memory again"
+            f"the memory file {path} was written by {brief(metadata.get('model'))}, not by {model!r}, which cannot"
+            " read it; use the same tracker and model, or save the memory again"
         )
     try:
-        return from_plain(_replaced(_mapping(json.loads(metadata["contents"])), tensors))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return from_plain(_replaced(_mapping(parse_json(metadata["contents"])), tensors))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the memory file {path} is damaged: its description does not fit its contents") from error
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from seem_core.errors import InputError
+from seem_core.plain_json import brief, in_a_line, read_json
 from vos.directions import DIRECTIONS, Direction
 from vos.edit_history import EditHistory
 from vos.folder_lock import lock_folder, unlock_folder
@@ -103,9 +104,11 @@ def read_state(folder: Path) -> EditorState:
     """The state of the editor in ``folder``. Raises InputError if there is none, or it is damaged or newer."""
     path = folder / STATE_FILE
     try:
-        plain = json.loads(path.read_bytes())
+        plain = read_json(path)
         if plain["format"] != FORMAT:
-            raise InputError(f"{path} has format {plain['format']}, this version reads {FORMAT}; update seem-vos")
+            raise InputError(
+                f"{path} has format {brief(plain['format'])}, this version reads {FORMAT}; update seem-vos"
+            )
         return _state_from(plain)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -115,8 +118,10 @@ def read_state(folder: Path) -> EditorState:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); use another folder") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}: {in_a_line(error)}); use another folder"
+        ) from error
 
 
 def size_of(info: VideoInfo) -> Size:
@@ -142,7 +147,9 @@ def begin_state(info: VideoInfo, options: TrackOptions, found: EditorState | Non
 
 def _state_from(plain: Mapping[str, Any]) -> EditorState:
     if unknown := set(plain["options"]) - {option.name for option in fields(TrackOptions)}:
-        raise InputError(f"editor.json names options that this version does not know, {some(unknown)}; update seem-vos")
+        raise InputError(
+            f"editor.json names options that this version does not know, {some(map(brief, unknown))}; update seem-vos"
+        )
     options = TrackOptions(**plain["options"])
     if options.direction not in DIRECTIONS:
         raise ValueError(f"direction {options.direction!r}")

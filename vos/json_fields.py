@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 from seem_core.errors import PromptError
+from seem_core.plain_json import check_depth
 
 MOST_BYTES = 256 << 20
 MOST_POINTS = 100_000
@@ -20,11 +22,12 @@ _MISSING = object()
 def load_json(path: Path) -> Any:
     """The value in a JSON file. Raises PromptError, one sentence, where there is none."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise PromptError(f"{path} has more than {MOST_BYTES >> 20} MB; a file of prompts is smaller")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise PromptError(f"prompts {path} cannot be read ({error.strerror or error}); give a JSON file") from error
+    if len(data) > MOST_BYTES:
+        raise PromptError(f"{path} has more than {MOST_BYTES >> 20} MB; a file of prompts is smaller")
     try:
         return parse_json(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -34,15 +37,18 @@ def load_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of one JSON text. Raises ValueError, also for NaN and for fields given twice, or RecursionError."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    """The value of one JSON text. Raises ValueError, also for NaN, for fields given twice and for very deep nesting, or
+    RecursionError."""
+    value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    check_depth(value)
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is given twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"the field {next(name for name, count in counts.items() if count > 1)!r} is given twice")
     return fields
 
 

@@ -140,7 +140,9 @@ def write_whole(path: Path, data: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with writing(path):
         try:
-            part.write_bytes(data)
+            part.unlink(missing_ok=True)  # of a process of this number that was killed
+            with part.open("xb") as file:  # never through a link that somebody put there
+                file.write(data)
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from seem_core.errors import MaskError
+from seem_core.plain_json import parse_json
 from trackers.base import Labels, ObjectMasks
 from vos.label_files import encode_labels, read_labels, write_whole
-from vos.writing import writing
+from vos.writing import refuse_link, writing
 
 _HEADER = 8 + 25  # PNG signature and IHDR chunk (ISO/IEC 15948, sections 5.2 and 11.2.2)
 _KEYWORD = b"vos\0"
@@ -45,6 +46,7 @@ class MaskSpool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        refuse_link(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(".*.part"):  # of a process that was killed
@@ -133,7 +135,7 @@ def _read_note(path: Path) -> _Note | None:
             (crc,) = struct.unpack(">I", file.read(4))
         if crc != zlib.crc32(body, zlib.crc32(kind)) or not body.startswith(_KEYWORD):
             return None
-        plain = json.loads(body[len(_KEYWORD) :])
+        plain = parse_json(body[len(_KEYWORD) :], any_float=True)
         return _Note(plain["made_from"], tuple(plain["ids"]), tuple(plain["scores"]), tuple(plain["lost"]))
     except (OSError, struct.error, ValueError, KeyError, TypeError):
         return None

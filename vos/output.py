@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Literal
 
 from seem_core.errors import InputError, OutputError, VosError
-from vos.earlier_run import RENDERED, cut_off, remove_states, written_by_run
+from vos.earlier_run import RENDERED, STATES_FOLDER, cut_off, remove_states, written_by_run
 from vos.folder_lock import lock_folder, unlock_folder
 from vos.frames import Frame, FrameResult
 from vos.label_files import write_labels, write_whole
@@ -39,7 +39,7 @@ from vos.run_record import (
     read_frames,
     read_run,
 )
-from vos.writing import writing
+from vos.writing import refuse_link, writing
 
 __all__ = [
     "FrameRecord",
@@ -84,6 +84,7 @@ class ResultFolder:
         Raises OutputError where that is not possible or another run is writing there, DiskFullError without room.
         """
         folder = Path(path)
+        _refuse_links(folder)
         with writing(folder):
             _refuse(folder, overwrite)
             (folder / MASKS_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,7 @@ class ResultFolder:
         Raises OutputError where another run is writing there, or nobody can.
         """
         folder = Path(path)
+        _refuse_links(folder)
         return cls(folder, lock_folder(folder))
 
     def begin(self, run: RunRecord) -> None:
@@ -273,6 +275,12 @@ def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
         place = Path(os.path.realpath(path))
         if place == ours or ours / MASKS_FOLDER in (place, *place.parents) or place in {ours / n for n in RENDERED}:
             raise OutputError(f"{path} is read by this run, which would write to the same place; choose another folder")
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise OutputError where something that a run writes or removes is a link out of the folder."""
+    for name in (MASKS_FOLDER, STATES_FOLDER, FRAMES_FILE, RUN_FILE):
+        refuse_link(folder / name)
 
 
 def _results_like(folder: Path) -> Iterator[Path]:

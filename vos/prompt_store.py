@@ -11,7 +11,7 @@ from pathlib import Path
 from seem_core.errors import InputError
 from vos.prompt_file import PromptTarget, read_prompts, write_prompts
 from vos.prompts import FramePrompt
-from vos.writing import writing
+from vos.writing import refuse_link, writing
 
 
 class PromptStore:
@@ -24,6 +24,7 @@ class PromptStore:
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         self.folder = folder
         self._target = PromptTarget(size)
+        refuse_link(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(".*.part"):  # of a process that was killed
@@ -35,8 +36,9 @@ class PromptStore:
 
     def get(self, number: int) -> FramePrompt:
         """Read a prompt. Raises InputError where it is missing or damaged."""
-        found = read_prompts(self._path(number), self._target).prompts
-        if len(found) != 1 or not isinstance(found[0].when, int):
+        document = read_prompts(self._path(number), self._target)
+        found = document.prompts
+        if len(found) != 1 or not isinstance(found[0].when, int) or document.files:  # ours name no other file
             raise InputError(f"{self._path(number)} does not hold one prompt; it was changed by another program")
         return FramePrompt(found[0].when, found[0].prompt)
 

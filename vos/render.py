@@ -190,6 +190,8 @@ def _labels(folder: Path, record: FrameRecord, shape: tuple[int, ...]) -> Labels
 def _part(path: Path, role: str) -> Iterator[Path]:
     """A temporary name beside ``path``, removed at the end if it is still there."""
     part = path.with_name(f".{path.name}.{role}-{os.getpid()}.part")
+    with writing(part):
+        part.unlink(missing_ok=True)
     try:
         yield part
     finally:

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from seem_core.errors import InputError
+from seem_core.plain_json import brief, in_a_line, parse_json, read_json
 from trackers.base import ObjectMasks
 from vos.frames import FrameResult, VideoInfo
 
@@ -30,6 +31,7 @@ MASKS_FOLDER = "masks"
 FORMAT = 1  # rises when a reader of the files has to change
 
 _MIN_DIGITS = 5  # DAVIS names its frames so
+_MOST_LINE = 64 << 20  # bytes; a frame of 65,535 objects has a tenth of it
 
 State: TypeAlias = Literal["running", "interrupted", "done"]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -174,9 +176,11 @@ def read_run(folder: str | PathLike[str]) -> RunRecord:
     """The record of a run from its results folder. Raises InputError if there is none, or it is damaged or newer."""
     path = Path(folder) / RUN_FILE
     try:
-        plain = json.loads(path.read_bytes())
+        plain = read_json(path)
         if plain["format"] != FORMAT:
-            raise InputError(f"{path} has format {plain['format']}, this version reads {FORMAT}; update seem-vos")
+            raise InputError(
+                f"{path} has format {brief(plain['format'])}, this version reads {FORMAT}; update seem-vos"
+            )
         return _run_from(plain)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -186,8 +190,10 @@ def read_run(folder: str | PathLike[str]) -> RunRecord:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); track the video again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}: {in_a_line(error)}); track the video again"
+        ) from error
 
 
 def read_frames(folder: str | PathLike[str]) -> Iterator[FrameRecord]:
@@ -198,12 +204,14 @@ def read_frames(folder: str | PathLike[str]) -> Iterator[FrameRecord]:
     path = Path(folder) / FRAMES_FILE
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(lambda: stream.readline(_MOST_LINE), b""), start=1):
+                if len(line) == _MOST_LINE:
+                    raise InputError(f"line {number} of {path} is longer than any frame's; track the video again")
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield _frame_from(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
+                    yield _frame_from(parse_json(line))
+                except (ValueError, KeyError, TypeError, OverflowError) as error:
                     raise InputError(f"line {number} of {path} is damaged; track the video again") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; is {folder} a results folder?") from error
@@ -265,7 +273,15 @@ def _frame_from(plain: dict[str, Any]) -> FrameRecord:
         ObjectRecord(o["id"], o["score"], o["area"], None if o["box"] is None else _box(o["box"]), o["lost"])
         for o in plain["objects"]
     )
-    return FrameRecord(int(plain["frame"]), float(plain["seconds"]), str(plain["mask"]), objects)
+    return FrameRecord(int(plain["frame"]), float(plain["seconds"]), _mask_place(plain["mask"]), objects)
+
+
+def _mask_place(name: object) -> str:
+    """``masks/00012.png`` as it is. Raises ValueError for any other place: what a line says never leads elsewhere."""
+    parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ()
+    if len(parts) != 2 or parts[0] != MASKS_FOLDER or parts[1] == "..":
+        raise ValueError(f"a mask lies in {MASKS_FOLDER}/, not at {name!r}")
+    return str(name)
 
 
 def _box(values: Sequence[int]) -> tuple[int, int, int, int]:

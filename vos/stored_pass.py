@@ -15,6 +15,7 @@ from vos.passes import PromptsAt, run_pass
 from vos.prefetch import prefetch
 from vos.tracker_states import SavedState, TrackerStates
 from vos.working_size import WorkingSize
+from vos.writing import refuse_link
 
 FRAMES_AHEAD = 4  # decoded frames that wait for the tracker
 LEAST_SPACING = 8  # tracked frames between two saved states, besides those before prompts
@@ -32,6 +33,7 @@ class StoredPass:
     """
 
     def __init__(self, folder: Path, states: int = 8) -> None:
+        refuse_link(folder)
         self.results = MaskSpool(folder / "masks")
         self.states = TrackerStates(folder / "states", states)
 

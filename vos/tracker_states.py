@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from seem_core.plain_json import parse_json
 from vos.label_files import write_whole
-from vos.writing import writing
+from vos.writing import refuse_link, writing
 
 if TYPE_CHECKING:  # the trackers that compute nothing do without, until a state is saved
     import torch
@@ -54,6 +55,7 @@ class TrackerStates:
         if most < 1:
             raise ValueError(f"at least one state must be kept, not {most}")
         self.folder, self.most = folder, most
+        refuse_link(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(".*.part"):  # of a process that was killed
@@ -131,8 +133,8 @@ def _read(path: Path, frame: int) -> SavedState | None:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         if note["checksum"] != _checksum(note, tensors):
             return None
-        state = _from_plain(json.loads(note["state"]), tensors)
-        return SavedState(frame, tuple(json.loads(note["ids"])), state)
+        state = _from_plain(parse_json(note["state"], any_float=True), tensors)
+        return SavedState(frame, tuple(parse_json(note["ids"])), state)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 

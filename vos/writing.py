@@ -26,6 +26,15 @@ def writing(path: Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None
         raise write_error(path, error) from error
 
 
+def refuse_link(path: Path) -> None:
+    """Raise OutputError where ``path`` is a symbolic link: what is written or removed there would lie elsewhere."""
+    if path.is_symlink():
+        raise OutputError(
+            f"{path} is a symbolic link, and results are written and removed only inside their own folder; "
+            "remove the link, or choose another folder"
+        )
+
+
 def write_error(path: Path, error: Exception) -> DiskFullError | OutputError:
     """Our error for what went wrong while ``path`` was written."""
     reason = getattr(error, "strerror", None) or error
