@@ -37,8 +37,8 @@ def add_audio(video: Path, source: Path, out: Path, *, start: float, end: float)
     try:
         origin = _first_picture_time(source)
         with (
-            av.open(str(video.absolute())) as pictures,
-            av.open(str(source.absolute())) as sounds,
+            av.open(str(video.absolute()), metadata_errors="replace") as pictures,
+            av.open(str(source.absolute()), metadata_errors="replace") as sounds,
             av.open(str(out.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as target,
         ):
             _mux(pictures, sounds, target, origin + start, origin + end)
@@ -65,7 +65,7 @@ def _mux(pictures: InputContainer, sounds: InputContainer, target: OutputContain
 
 def _first_picture_time(source: Path) -> float:
     """Time of the first picture shown, in the file's own clock: sound is placed relative to it."""
-    with av.open(str(source.absolute())) as container:
+    with av.open(str(source.absolute()), metadata_errors="replace") as container:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.time_base is None:
             return 0.0

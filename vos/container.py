@@ -88,7 +88,7 @@ def open_media(path: Path, threads: int = 1) -> Media:
     _require_file(path)
     with reading(path):
         # absolute: a name such as "concat:x" is never taken for a protocol
-        container = av.open(str(path.absolute()), options=dict(_ALONE))
+        container = av.open(str(path.absolute()), options=dict(_ALONE), metadata_errors="replace")
     try:
         stream = _video_stream(container, path)
         context = stream.codec_context
@@ -162,6 +162,8 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if container.format.name in _NOT_VIDEO:
         raise VideoError(f"cannot read {path}: it is a text file, not a video")
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    if streams and streams[0].codec_context is None:  # whatever its type says
+        raise VideoError(f"cannot read {path}: FFmpeg does not know how its video stream is coded; convert it first")
     if streams:
         return streams[0]
     if container.streams.audio:
