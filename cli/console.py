@@ -15,15 +15,22 @@ from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from seem_core.errors import DiskFullError, OutputError
+from vos.wording import printable
+
+_BYTES = "".join(map(chr, range(0xDCA0, 0xDD00)))  # of names that are not text, as Python holds them (PEP 383)
 
 
-def emit(*lines: object) -> None:
-    """Print results to stdout. A reader that went away is no error; a full disk behind it is a DiskFullError."""
+def emit(*lines: object, drawn: bool = False) -> None:
+    """Print results to stdout. A reader that went away is no error; a full disk behind it is a DiskFullError.
+
+    On a terminal, characters that it would obey are shown as their codes; a file or a pipe gets names as they are.
+    drawn: the lines move the cursor themselves, and what others wrote in them is visible already.
+    """
     if sys.stdout is None or sys.stdout.closed:
         return
     try:
         for line in lines:
-            print(line)
+            print(visible(str(line)) if sys.stdout.isatty() and not drawn else line)
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
@@ -53,8 +60,17 @@ def warn(text: str) -> None:
     say(f"vos: warning: {text}")
 
 
+def visible(text: str) -> str:
+    """Text for a terminal: what file names and files bring along cannot move the cursor or change what stands there.
+
+    Line breaks and tabs stay, and bytes that are no text: they are printed as they are.
+    """
+    return printable(text, keep="\n\t" + _BYTES)
+
+
 def say(text: str) -> None:
     """A line on stderr; that nobody reads it any more must not end what is under way."""
+    text = visible(text)
     if sys.stderr is None or sys.stderr.closed:
         return
     try:
@@ -84,7 +100,9 @@ class Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, dynamic_ncols=True, file=sys.stderr)
+            self._bar = tqdm(
+                total=total, desc=visible(self._label), unit=self._unit, dynamic_ncols=True, file=sys.stderr
+            )
         self._bar.update(done - self._bar.n)
         if done >= total:
             self._bar.close()  # whatever is said next stands below it

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.console import say, silence
+from cli.console import say, silence, visible
 
 PACKAGES = ("vos", "trackers", "seem_core", "cli")
 INTERRUPTED = 130
@@ -169,7 +169,9 @@ def run(argv: Sequence[str]) -> int:
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch loads: spinning threads starve decoder and writer
     _print_any_path()
-    logging.basicConfig(format="vos: %(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_VisibleFormatter("vos: %(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
     if stranger := intruder():
         return _fail(stranger, 3)
@@ -199,6 +201,13 @@ def run(argv: Sequence[str]) -> int:
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         return _bug(error)
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Log lines hold file names and what libraries say about files: shown as `cli.console.visible` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _at_home(word: str) -> str:
