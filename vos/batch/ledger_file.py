@@ -20,6 +20,7 @@ from vos.writing import write_error, writing
 PATIENCE = 30.0  # seconds that another process may hold the file
 SCHEMA = 1  # rises when an older program could no longer work with the file
 _MARK = 0x766F7362  # "vosb", in the file's header: this SQLite file is a ledger of ours
+_MAGIC = b"SQLite format 3\0"
 _BUSY_MS = 5_000
 _PROBE = 1 << 16  # bytes
 
@@ -62,7 +63,7 @@ class LedgerFile:
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         journal = journal_for(path.parent, mounts)
-        _refuse_folder(path)
+        _refuse_foreign(path)
         connection = _connect(path, f"file:{quote(os.fsencode(path.absolute()))}?mode=rwc")
         try:
             file = cls(path, connection)
@@ -83,9 +84,10 @@ class LedgerFile:
         """Open the file to read it; nothing in it is changed. Raises InputError where there is none."""
         if not path.is_file():
             raise InputError(f"{path.parent} holds no batch (there is no {path.name}); give the --out of vos batch")
+        _refuse_foreign(path)
         uri = f"file:{quote(os.fsencode(path.absolute()))}"
         ways = ["?mode=ro", "?mode=ro&immutable=1"]  # where SQLite's shared memory cannot be made, nobody writes either
-        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        if _is_writable(path) and _is_writable(path.parent):
             ways = ["?mode=rw"]  # so that SQLite can remove the files that it makes beside it
         while True:
             connection = _connect(path, uri + ways.pop(0))
@@ -217,19 +219,34 @@ def _damaged(path: Path, told: str) -> InputError:
 
 def _why_not_writable(path: Path) -> VosError | None:
     """What the system says to a small file beside the ledger: SQLite tells no errno."""
-    if path.exists() and not os.access(path, os.W_OK):
+    if path.exists() and not _is_writable(path):
         return OutputError(f"cannot write {path} (permission denied); check its rights")
     try:
         with closing(tempfile.TemporaryFile(dir=path.parent, buffering=0)) as probe:
-            probe.write(bytes(_PROBE))
+            while probe.tell() < _PROBE:  # a limit may let a part through first
+                probe.write(bytes(_PROBE - probe.tell()))
     except OSError as error:
         return write_error(path, error)
     return None
 
 
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, where the ledger of the batch should be; move it away")
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """What begins like no SQLite file is left as it is; SQLite itself takes a short one for a file being made."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    except IsADirectoryError as error:
+        raise OutputError(f"{path} is a folder, where the ledger of the batch should be; move it away") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror or error}); check its rights") from error
+    if start and start != _MAGIC:
+        raise _damaged(path, "it is no SQLite file")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
