@@ -74,7 +74,8 @@ class Checkpoints:
         if not self._every >= 0:
             raise InputError(f"states cannot be saved every {every} seconds; give 0 to save none, or more")
         self._began = clock() - taken
-        self._next: float | None = clock() + self._every if self._every else None  # None: not now
+        self._saves = self._every > 0
+        self._next: float | None = clock() + self._every  # None while a state is being written
         self._copying = 0.0  # seconds that the copy took which is being written
         self._frames: list[int] = []
         self.trouble: tuple[str, ...] = ()
@@ -82,11 +83,11 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """Whether it is time for the next state; not while one is being written."""
-        return self._next is not None and self._clock() >= self._next
+        return self._saves and self._next is not None and self._clock() >= self._next
 
     def take(self, result: FrameResult, tracker: Tracker, source: VideoSource) -> PackedState | None:
-        """A copy of the run's state after a frame; None where nothing is saved or a state is being written."""
-        if self._next is None:
+        """A copy of the run's state after a frame, for `write`, due or not; None where nothing is saved."""
+        if not self._saves:
             return None
         began, self._next = self._clock(), None
         state = {
@@ -107,8 +108,9 @@ class Checkpoints:
             self._frames = [*self._frames, packed.frame][-MOST:]
             states.write(packed, self._made_from, lambda frame, text: text == self._made_from and frame in self._frames)
         except VosError as error:
+            self._saves = False
             self.trouble = (f"no more states are saved to go on from after an interruption: {error}",)
-            log.warning(*self.trouble)
+            log.info(*self.trouble)
             return
         now = self._clock()
         self._next = now + max(self._every, (self._copying + now - began) / SHARE)

@@ -101,7 +101,7 @@ def frames_after(source: VideoSource, tracked: range, last: Checkpoint) -> Itera
             if _is_same(next(frames, None), last):
                 yield from frames
                 return
-        log.info("%s is decoded from its start again", source.info.path)
+    log.info("%s is decoded from its start again", source.info.path)
     for frame in source.frames(tracked.start, tracked.stop, tracked.step):
         if frame.index == last.frame and not _is_same(frame, last):
             raise VideoError(
