@@ -127,16 +127,22 @@ def _computes(options: TrackOptions) -> bool:
     return kind is not None and kind.computes
 
 
-def write_page(out: Path, end: BatchEnd) -> Path:
-    """The page about a batch, in its folder. Raises OutputError, DiskFullError."""
+def write_page(out: Path, end: BatchEnd) -> str:
+    """The page about a batch, in its folder or at its URL, and where it is. Raises OutputError, DiskFullError."""
     from vos.batch.report import ReportRow, write_report
+    from vos.batch.storage import page_folder
+    from vos.batch.urls import url_of
 
-    rows = [
-        ReportRow(
-            line.out.name if line.out is not None else line.video.name,
-            "done" if line.outcome == "already done" else line.outcome,
-            line.frames, line.seconds, line.message, line.warnings, line.out,
-        )
-        for line in end.lines
-    ]  # fmt: skip
-    return write_report(out / REPORT_FILE, rows, wall_seconds=end.seconds)
+    with page_folder(out, [line.out.name for line in end.lines if line.out is not None]) as home:
+        rows = [
+            ReportRow(
+                line.out.name if line.out is not None else line.video.name,
+                "done" if line.outcome == "already done" else line.outcome,
+                line.frames, line.seconds, line.message, line.warnings,
+                line.out if line.out is None or home == out else home / line.out.name,
+            )
+            for line in end.lines
+        ]  # fmt: skip
+        write_report(home / REPORT_FILE, rows, wall_seconds=end.seconds)
+    page = out / REPORT_FILE
+    return url_of(page) or str(page)

@@ -55,10 +55,22 @@ class TwoNodes:
         head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": HEALTH}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.node: Any = None
-        self.add_node()
+        self._engine: RayEngine | None = None
 
-    def add_node(self) -> None:
-        self.node = self.cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    def engine(self, waiting: int = 2) -> RayEngine:
+        """One engine for many tests, as its workers take a while to start, with so many that wait for jobs."""
+        if waiting == 2 and self.node is None:
+            self.node = self.cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        if self._engine is None:
+            self._engine = RayEngine(3, address=self.cluster.address)  # there is room for two: one stays pending
+        running = self._engine
+        until(running, lambda: running.free >= waiting, [])
+        return running
+
+    def close_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def kill_node(self) -> None:
         """As when a machine is switched off: nothing of the node says good-bye."""
@@ -85,24 +97,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         try:
             yield found
         finally:
+            found.close_engine()
             ray.shutdown()
             found.cluster.shutdown()
-
-
-@pytest.fixture
-def engine(nodes: TwoNodes) -> Iterator[Callable[..., RayEngine]]:
-    """Makes engines, which are closed at the end."""
-    if nodes.node is None:
-        nodes.add_node()
-    made: list[RayEngine] = []
-
-    def make(workers: int | None = 2, **options: Any) -> RayEngine:
-        made.append(RayEngine(workers, address=nodes.cluster.address, **options))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
 
 
 @pytest.fixture
@@ -167,6 +164,15 @@ def outcomes(seen: Sequence[Event]) -> dict[str, VideoOutcome]:
     return {event.name: event.outcome for event in ended}
 
 
+def workers(seen: Sequence[Event]) -> dict[str, str]:
+    return {event.name: event.worker for event in seen if isinstance(event, Started)}
+
+
+def advanced(seen: Sequence[Event], frames: int) -> set[str]:
+    """Names of the videos of which so many frames are done."""
+    return {event.name for event in seen if isinstance(event, Advanced) and event.done >= frames}
+
+
 def masks(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in [*sorted((out / "masks").iterdir()), out / "frames.jsonl"]}
 
@@ -177,56 +183,15 @@ def quiet_run(job: VideoJob, out: Path) -> dict[str, bytes]:
     return masks(out)
 
 
-def test_a_node_is_killed_and_the_results_are_those_of_a_quiet_run(
-    nodes: TwoNodes,
-    engine: Callable[..., RayEngine],
-    job: Callable[..., VideoJob],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    jobs = {name: job(name, 300, resume=True) for name in ("a", "b")}
-    jobs["c"] = job("c")
-    expected = {name: quiet_run(item, tmp_path / "quiet" / name) for name, item in jobs.items()}
-    running, seen = engine(3), list[Event]()  # there is room for two: the third stays pending
-    until(running, lambda: running.free == 2, seen)
-    running.submit(jobs["a"])
-    running.submit(jobs["b"])
-
-    def halfway() -> bool:
-        return {event.name for event in seen if isinstance(event, Advanced) and event.done > 50} == {"a", "b"}
-
-    until(running, halfway, seen)
-    workers = {event.name: event.worker for event in seen if isinstance(event, Started)}
-    (lost,) = [name for name, worker in workers.items() if nodes.is_on_node(worker)]
-    capfd.readouterr()
-    nodes.kill_node()
-
-    until(running, lambda: lost in outcomes(seen), seen)
-    assert (outcomes(seen)[lost].outcome, outcomes(seen)[lost].cause) == ("failed", "crash")
-    assert f"its worker {workers[lost]} was lost" in outcomes(seen)[lost].message
-    until(running, lambda: is_gone(pid_of(workers[lost])), seen)
-    until(running, lambda: "ab".replace(lost, "") in outcomes(seen), seen)
-    again, more = run_all(running, [jobs[lost], jobs["c"]])
-    assert {name: item.outcome for name, item in again.items()} == {lost: "done", "c": "done"}, again
-    resumed = [event.done for event in more if isinstance(event, Advanced) and event.name == lost and event.done]
-    assert resumed
-    assert {name: masks(item.out) for name, item in jobs.items()} == expected
-    assert capfd.readouterr().out == ""
-
-
-def test_jobs_end_on_both_nodes_and_in_order(
-    engine: Callable[..., RayEngine], job: Callable[..., VideoJob], tmp_path: Path
-) -> None:
+def test_jobs_end_on_both_nodes_and_in_order(nodes: TwoNodes, job: Callable[..., VideoJob], tmp_path: Path) -> None:
     good = [job(f"v{i}", 8, "copy") for i in range(5)]
     bad = job("bad", 8, "copy", video=tmp_path / "none.mp4")
-    running = engine(5)
+    running = nodes.engine()
 
     found, seen = run_all(running, [*good[:2], bad, *good[2:]])
 
-    assert {name: item.outcome for name, item in found.items()} == {
-        **{f"v{i}": "done" for i in range(5)},
-        "bad": "failed",
-    }
+    ends = {name: item.outcome for name, item in found.items()}
+    assert ends == {**{f"v{i}": "done" for i in range(5)}, "bad": "failed"}
     assert (found["bad"].cause, "none.mp4" in found["bad"].message) == ("input", True)
     for name in found:
         kinds = [type(event) for event in seen if event.name == name]
@@ -236,55 +201,7 @@ def test_jobs_end_on_both_nodes_and_in_order(
     assert running.free == 2
 
 
-def test_a_worker_that_dies_costs_its_video_only(
-    engine: Callable[..., RayEngine], job: Callable[..., VideoJob]
-) -> None:
-    running, seen = engine(), list[Event]()
-    until(running, lambda: running.free == 2, seen)
-    running.submit(job("dies", 400))
-    running.submit(job("lives", 100))
-    until(running, lambda: sum(isinstance(event, Started) for event in seen) == 2, seen)
-    (worker,) = [event.worker for event in seen if isinstance(event, Started) and event.name == "dies"]
-    os.kill(pid_of(worker), signal.SIGKILL)
-    until(running, lambda: len(outcomes(seen)) == 2, seen)
-    assert outcomes(seen)["dies"].cause == "crash"
-    assert outcomes(seen)["dies"].worth_another_try
-    assert outcomes(seen)["lives"].outcome == "done"
-    until(running, lambda: running.free == 2, seen)
-
-
-def test_a_busy_worker_is_abandoned_and_another_is_asked_to_stop(
-    engine: Callable[..., RayEngine], job: Callable[..., VideoJob]
-) -> None:
-    running, seen = engine(), list[Event]()
-    until(running, lambda: running.free == 2, seen)
-    running.submit(job("hangs", 1000))
-    running.submit(job("stops", 1000))
-    with pytest.raises(ValueError, match="no worker is free"):
-        running.submit(job("waits"))
-    until(running, lambda: len({event.name for event in seen if isinstance(event, Advanced) and event.done}) == 2, seen)
-    running.abandon("hangs", VideoOutcome("hangs", "failed", cause="stall", message="stood still"))
-    running.abandon("nobody", VideoOutcome("nobody", "failed"))
-    running.stop()
-    assert running.free == 0
-    until(running, lambda: len(outcomes(seen)) == 2, seen)
-    hangs, stops = outcomes(seen)["hangs"], outcomes(seen)["stops"]
-    assert (hangs.cause, hangs.message, hangs.frames > 0) == ("stall", "stood still", True)
-    assert (stops.outcome, 0 < stops.frames < 1000) == ("interrupted", True)
-    running.close()
-    running.close()
-    assert running.events(0.1) == []
-
-
-def test_what_takes_too_much_memory_is_ended(engine: Callable[..., RayEngine], job: Callable[..., VideoJob]) -> None:
-    found, _ = run_all(engine(1, max_memory=1 << 20), [job("greedy", 1000)])
-    assert (found["greedy"].outcome, found["greedy"].cause) == ("failed", "limit")
-    assert "where one video may take 1" in found["greedy"].message
-
-
-def test_videos_and_results_at_urls(
-    nodes: TwoNodes, engine: Callable[..., RayEngine], job: Callable[..., VideoJob], tmp_path: Path
-) -> None:
+def test_videos_and_results_at_urls(nodes: TwoNodes, job: Callable[..., VideoJob], tmp_path: Path) -> None:
     local = job("s3", 12)
     for file in (local.video, Path(str(local.masks[0]))):
         upload(file, f"{nodes.url}/in/{file.name}")
@@ -294,12 +211,82 @@ def test_videos_and_results_at_urls(
         masks=(f"{nodes.url}/in/mask.png",),
         out=Path(f"{nodes.url}/out/s3"),
     )
-    found, _ = run_all(engine(1), [there])
+    found, _ = run_all(nodes.engine(), [there])
     assert found["s3"].outcome == "done", found
     assert open_storage(f"{nodes.url}/out").finished("s3") == 12
     store, key = open_store(f"{nodes.url}/out/s3")
     content = {Path(name).name: store.cat_file(name) for name in store.find(key) if not name.endswith("run.json")}
     assert content == quiet_run(local, tmp_path / "quiet")
+
+
+def test_a_worker_that_dies_or_is_abandoned_costs_its_video_only(nodes: TwoNodes, job: Callable[..., VideoJob]) -> None:
+    running, seen = nodes.engine(), list[Event]()
+    running.submit(job("dies", 1000))
+    running.submit(job("hangs", 1000))
+    with pytest.raises(ValueError, match="no worker is free"):
+        running.submit(job("waits"))
+    until(running, lambda: advanced(seen, 1) == {"dies", "hangs"}, seen)
+    os.kill(pid_of(workers(seen)["dies"]), signal.SIGKILL)
+    running.abandon("hangs", VideoOutcome("hangs", "failed", cause="stall", message="stood still"))
+    running.abandon("nobody", VideoOutcome("nobody", "failed"))
+    until(running, lambda: len(outcomes(seen)) == 2, seen)
+    dies, hangs = outcomes(seen)["dies"], outcomes(seen)["hangs"]
+    assert (dies.outcome, dies.cause, dies.worth_another_try) == ("failed", "crash", True)
+    assert (hangs.cause, hangs.message, hangs.frames > 0) == ("stall", "stood still", True)
+    until(running, lambda: is_gone(pid_of(workers(seen)["hangs"])), seen)
+    found, _ = run_all(running, [job("dies", 20), job("hangs", 20)])
+    assert {item.outcome for item in found.values()} == {"done"}, found
+
+
+def test_a_node_is_killed_and_the_results_are_those_of_a_quiet_run(
+    nodes: TwoNodes, job: Callable[..., VideoJob], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = {name: job(name, 300, resume=True, checkpoint_seconds=0.01) for name in ("a", "b")}
+    jobs["c"] = job("c")
+    expected = {name: quiet_run(item, tmp_path / "quiet" / name) for name, item in jobs.items()}
+    running, seen = nodes.engine(), list[Event]()
+    running.submit(jobs["a"])
+    running.submit(jobs["b"])
+    until(running, lambda: advanced(seen, 50) == {"a", "b"}, seen)
+    (lost,) = [name for name, worker in workers(seen).items() if nodes.is_on_node(worker)]
+    capfd.readouterr()
+    nodes.kill_node()
+
+    until(running, lambda: len(outcomes(seen)) == 2, seen)
+    assert (outcomes(seen)[lost].outcome, outcomes(seen)[lost].cause) == ("failed", "crash")
+    assert f"its worker {workers(seen)[lost]} was lost" in outcomes(seen)[lost].message
+    assert outcomes(seen)["ab".replace(lost, "")].outcome == "done"
+    until(running, lambda: is_gone(pid_of(workers(seen)[lost])), seen)
+    again, more = run_all(running, [jobs[lost], jobs["c"]])
+    assert {name: item.outcome for name, item in again.items()} == {lost: "done", "c": "done"}, again
+    assert min(event.done for event in more if isinstance(event, Advanced) and event.name == lost and event.done) > 1
+    assert {name: masks(item.out) for name, item in jobs.items()} == expected
+    assert capfd.readouterr().out == ""
+
+
+def test_workers_are_asked_to_stop(nodes: TwoNodes, job: Callable[..., VideoJob]) -> None:
+    running, seen = nodes.engine(waiting=1), list[Event]()
+    running.submit(job("stops", 1000))
+    until(running, lambda: advanced(seen, 1), seen)
+    running.stop()
+    assert running.free == 0
+    until(running, lambda: outcomes(seen), seen)
+    stops = outcomes(seen)["stops"]
+    assert (stops.outcome, 0 < stops.frames < 1000) == ("interrupted", True)
+    nodes.close_engine()
+    running.close()
+    assert running.events(0.1) == []
+
+
+def test_what_takes_too_much_memory_is_ended(nodes: TwoNodes, job: Callable[..., VideoJob]) -> None:
+    nodes.close_engine()
+    running = RayEngine(1, address=nodes.cluster.address, max_memory=1 << 20)
+    try:
+        found, _ = run_all(running, [job("greedy", 1000)])
+    finally:
+        running.close()
+    assert (found["greedy"].outcome, found["greedy"].cause) == ("failed", "limit")
+    assert "where one video may take 1" in found["greedy"].message
 
 
 def test_what_cannot_be_a_cluster_is_refused() -> None:

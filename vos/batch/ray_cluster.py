@@ -80,7 +80,7 @@ class Cluster:
 
 
 def _init(ray: ModuleType, address: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address is not None:
         ray.init(address=address, **quiet)
         return
@@ -90,6 +90,7 @@ def _init(ray: ModuleType, address: str | None) -> None:
 
 def _quieten(ray: ModuleType) -> Callable[[], None]:
     """Turn what Ray prints about its nodes into log lines; returns what undoes that."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
     with suppress(AttributeError, ImportError):
         from ray._private import worker
 

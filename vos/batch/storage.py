@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +14,11 @@ from typing import Protocol
 from seem_core.errors import InputError
 from seem_core.user_cache import user_cache
 from vos.batch.remote_results import RemoteResults
+from vos.batch.transfer import download, upload
 from vos.batch.urls import open_store, url_of
 from vos.run_record import RunRecord, read_run
+
+CONTACT_SHEET = "contact.png"
 
 
 class Storage(Protocol):
@@ -38,6 +44,27 @@ def ledger_folder(out: str | os.PathLike[str]) -> Path:
     if (url := url_of(out)) is None:
         return Path(out)
     return user_cache() / "batches" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+
+
+@contextmanager
+def page_folder(out: str | os.PathLike[str], names: Iterable[str]) -> Iterator[Path]:
+    """The folder in which the page about a batch is written, beside the contact sheets of ``names``.
+
+    It is ``out``; for a URL a folder of this machine, whose files (and not the sheets) are brought to the URL on
+    leaving. Raises what `vos.batch.urls.remote` raises.
+    """
+    if (url := url_of(out)) is None:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="vos-") as place:
+        for name in names:
+            (Path(place) / name).mkdir()
+            with suppress(InputError):  # there is none
+                download(f"{url.rstrip('/')}/{name}/{CONTACT_SHEET}", Path(place) / name)
+        yield Path(place)
+        for file in sorted(Path(place).iterdir()):
+            if file.is_file():
+                upload(file, f"{url.rstrip('/')}/{file.name}")
 
 
 @dataclass(frozen=True)
