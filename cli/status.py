@@ -58,7 +58,7 @@ class Page:
         counts = [(len(self.of("done")), "done"), (len(self.of("failed")), "failed"), (running, "running")]
         counts += [(gone, "interrupted"), (len(self.of("waiting")), "waiting")]
         told = ", ".join(f"{count} {state}" for count, state in counts if count) or "nothing to do"
-        return f"{printable(self.out)}: {videos(len(self.rows))}: {told}"
+        return f"{videos(len(self.rows))}: {told}"
 
     def plain(self) -> dict[str, Any]:
         """The page as JSON holds it."""

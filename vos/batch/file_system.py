@@ -78,7 +78,8 @@ def journal_for(path: Path, mounts: bytes | None = None) -> Journal:
     if system is not None and system.is_network:
         raise OutputError(
             f"{path} lies on a network file system ({system.kind}, mounted on {system.place}), where the ledger of a "
-            "batch cannot be locked; give a folder on a local disk and copy the results afterwards"
+            "batch cannot be locked; give a folder on a local disk, or this one as a URL "
+            f"(file://{path.absolute()}), whose ledger is kept on this machine"
         )
     return "wal" if system is not None and system.kind in _PLAIN else "delete"
 
