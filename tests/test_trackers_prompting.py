@@ -23,7 +23,7 @@ from seem_core.prompts import (
     TextPrompt,
 )
 from seem_core.segmenter import SeemSegmenter
-from seem_core.segmenter_types import Prediction, masks_as_prediction
+from seem_core.segmenter_types import Prediction
 from trackers.base import ObjectMasks
 from trackers.prompting import given_masks, references
 
@@ -87,28 +87,54 @@ def test_marks_are_read_by_colour_without_a_segmenter(two: Scene) -> None:
         given_masks(two.images[0], [PointPrompt(900, 3)], None)
 
 
-def test_the_shipped_model_reads_marks_and_only_what_they_touch_counts(
+def test_the_shipped_model_reads_marks_and_corrections_stay_near_them(
     two: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Both(Recorder):
-        """Finds both squares, whatever is asked."""
+    image, (a, b) = two.images[0], two.masks[0]
+    asked: list[dict[int, Sequence[Prompt]]] = []
 
-        def segment(self, features: Any, prompts: Any, previous: Any = None, **_: Any) -> Any:
-            found = super().segment(features, prompts, previous)
-            union = torch.from_numpy(two.masks[0][0] | two.masks[0][1])[None].expand(len(found.ids), -1, -1)
-            return masks_as_prediction(union, features.geometry, found.ids)
+    def read(image: Any, prompts: dict[int, Sequence[Prompt]], segmenter: Any) -> dict[int, Any]:
+        """Finds the first disc for objects 1 and 2, nothing for others."""
+        asked.append(prompts)
+        return {i: a.copy() if i <= 2 else np.zeros_like(a) for i in prompts}
 
-    lite = Both()
-    monkeypatch.setattr("trackers.prompting.shipped_segmenter", lambda: lite)
-    prompts = [PointPrompt(80, 60, object_id=1), BoxPrompt(180, 70, 280, 150, object_id=2)]
-    given = given_masks(two.images[0], prompts, None)
-    assert lite.asked == prompts
-    assert all(iou(given[i], two.masks[0][i - 1]) > 0.9 for i in (1, 2))
-    nowhere = given_masks(two.images[0], [PointPrompt(155, 20)], None)  # on the ground: by colour
-    assert nowhere[1][20, 155]
-    assert not (nowhere[1] & two.masks[0][0]).all()
-    kept = given_masks(two.images[0], [PointPrompt(155, 20, positive=False)], known(two, (1, 5)))
-    assert iou(kept[1], two.masks[0][0]) > 0.9
+    monkeypatch.setattr("trackers.prompting.shipped_segmenter", lambda: object())
+    monkeypatch.setattr("trackers.prompting.read_marks", read)
+    given = given_masks(image, [PointPrompt(80, 60, object_id=1), PointPrompt(230, 110, object_id=3)], None)
+    assert np.array_equal(given[1], a)
+    assert given[3][110, 230]  # by colour
+    assert list(asked[0]) == [1, 3]
+    corrections = [PointPrompt(155, 20, positive=False), ScribblePrompt(((230, 105), (230, 115)), object_id=5)]
+    kept = given_masks(image, corrections, known(two, (1, 5)))
+    assert len(asked) == 1
+    assert iou(kept[1], a) > 0.99  # obeyed already
+    assert iou(kept[5], b) > 0.99
+    with_negative = given_masks(image, [PointPrompt(80, 60), PointPrompt(80, 80, positive=False)], None)
+    assert not with_negative[1][80, 80]
+    assert with_negative[1][60, 80]
+    stroke = given_masks(image, [ScribblePrompt(((80, 60), (140, 60)))], None)
+    assert stroke[1][60, 140]
+    assert np.count_nonzero(stroke[1] & ~a) < 200  # painted over, not grown
+
+
+def test_marks_beside_a_mask_correct_it_and_others_repel(two: Scene) -> None:
+    image, (a, b) = two.images[0], two.masks[0]
+    given = given_masks(image, [MaskPrompt(a | b, 4), PointPrompt(230, 110, False, 4)], None)
+    assert iou(given[4], a) > 0.85
+    shared = given_masks(
+        image, [MaskPrompt(a | b, 4), PointPrompt(80, 60, True, 4), PointPrompt(230, 110, True, 6)], None
+    )
+    assert not shared[4][110, 230]
+    kept = given_masks(image, [MaskPrompt(a, 4), PointPrompt(80, 60, True, 4)], known(two, (1, 4)))
+    assert np.array_equal(kept[4], a)  # the mask that is given counts, not the one before
+
+
+def test_marks_that_leave_nothing_leave_the_mask(two: Scene) -> None:
+    image = two.images[0]
+    dot = np.zeros(image.shape[:2], bool)
+    dot[60, 80] = True
+    given = given_masks(image, [MaskPrompt(dot, 4), PointPrompt(80, 60, False, 4)], None)
+    assert np.array_equal(given[4], dot)
 
 
 def test_words_need_a_segmenter(two: Scene) -> None:

@@ -1,29 +1,33 @@
 """Prompts become masks: what a tracker makes of masks, marks and words before it follows the objects.
 
 Marks are read by the model that the tracker was given. Without one, the small one that ships (`shipped_segmenter`)
-gives an object its first mask, and colour (GrabCut) corrects it, or answers where the model finds nothing. A point or a
-scribble on an object that is known corrects the mask it has; a box, a polygon, a mask or words start it anew.
+gives an object its first mask (`trackers.mark_reading`), or colour does where the model finds nothing; marks then
+correct it around themselves (`seem_core.local_correction`). A point or a scribble on an object that is known corrects
+the mask it has; a box, a polygon, a mask or words start it anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from seem_core.errors import MaskError, PromptError
-from seem_core.geometry import Geometry
 from seem_core.grabcut import masks_from_prompts
+from seem_core.local_correction import corrected, marked
 from seem_core.model_store import shipped_path
-from seem_core.prompt_canvas import MARKS, check_mark, draw_marks, is_positive
-from seem_core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
+from seem_core.prompt_canvas import MARKS, Mark, check_mark, is_positive
+from seem_core.prompts import MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks
+from trackers.mark_reading import read_marks
+
+if TYPE_CHECKING:
+    from seem_core.segmenter import SeemSegmenter
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
 SHIPPED = "lite"
@@ -115,7 +119,7 @@ def _sum_of_masks(image: Image, prompts: Sequence[Prompt]) -> Mask:
 
 
 @cache
-def shipped_segmenter() -> Segmenter | None:
+def shipped_segmenter() -> SeemSegmenter | None:
     """The model `lite`, which reads marks where no other model is given; None where it does not ship with the package.
 
     Loaded once per process, on the CPU.
@@ -128,34 +132,49 @@ def shipped_segmenter() -> Segmenter | None:
 
 
 def _by_default(
-    image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
+    image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None, *, shipped: bool = True
 ) -> dict[int, Mask]:
-    """Without a model of the user's: the shipped one; colour for corrections, and where that finds nothing."""
+    """Without a model of the user's: the one that ships, and colour where that finds nothing, give an object its first
+    mask; corrections change it around themselves. shipped: whether that model is asked."""
     _refuse_words(of, asked)
-    lite = shipped_segmenter()
-    masks: dict[int, Mask] = {}
-    fresh = [i for i in asked if found is None or i not in found.ids or not _corrects(of[i]) or not found.mask(i).any()]
-    if lite is not None and fresh:
-        masks = _by_segmenter(image, {i: of[i] for i in fresh}, None, lite, None)
-        masks = {i: _marked_parts(mask, of[i]) for i, mask in masks.items()}
-    rest = [i for i in asked if i not in masks or not masks[i].any()]
-    return masks | (_by_colour(image, of, rest, found) if rest else {})
+    marks = {i: [p for p in prompts if isinstance(p, MARKS)] for i, prompts in of.items()}
+    known = {i: _known(image, marks[i], None if found is None or i not in found.ids else found.mask(i)) for i in asked}
+    fresh = [i for i in asked if not known[i].any()]
+    lite = shipped_segmenter() if fresh and shipped else None
+    read = read_marks(image, {i: marks[i] for i in fresh}, lite) if lite is not None else {}
+    unread = [i for i in fresh if i not in read or not read[i].any()]
+    corrects = {i: mask for i, mask in known.items() if mask.any()}
+    by_colour = masks_from_prompts(image, [m for some in marks.values() for m in some], corrects) if unread else {}
+    first = known | read | {i: by_colour[i] for i in unread}
+    return {i: _as_marked(image, first[i], i, marks, anew=i in fresh) for i in asked}
 
 
-def _marked_parts(mask: Mask, prompts: Sequence[Prompt]) -> Mask:
-    """The parts of a mask that a positive mark touches; nothing outside of boxes.
+def _known(image: Image, marks: Sequence[Mark], before: Mask | None) -> Mask:
+    """(H, W) mask that the marks of an object correct: those given with them, or the one before; empty where they start
+    the object anew."""
+    if not all(isinstance(m, MaskPrompt | PointPrompt | ScribblePrompt) or not is_positive(m) for m in marks):
+        return np.zeros(image.shape[:2], np.bool_)
+    given = _sum_of_masks(image, marks)
+    return given if given.any() or before is None else before
 
-    A small model likes to add what only looks alike; that it is one object with the marked part, nothing says.
+
+def _as_marked(image: Image, mask: Mask, object_id: int, marks: Mapping[int, Sequence[Mark]], *, anew: bool) -> Mask:
+    """The mask as clicks and strokes, and those of other objects, want it; where the marks leave nothing, as it was.
+
+    anew: strokes that have just been read say nothing new where they were left out, and are painted over.
     """
-    size = (mask.shape[0], mask.shape[1])
-    whole = Geometry(size, size, size)
-    if boxes := [p for p in prompts if isinstance(p, BoxPrompt)]:
-        mask = mask & draw_marks(boxes, whole).positive[0].numpy()
-    touched = np.zeros(size, np.bool_)
-    if marks := [p for p in prompts if isinstance(p, MARKS) and is_positive(p)]:
-        touched |= draw_marks(marks, whole).positive[0].numpy()
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
-    return np.isin(parts, np.unique(parts[touched & mask]))
+    own = [m for m in marks[object_id] if isinstance(m, PointPrompt | ScribblePrompt) or not is_positive(m)]
+    if anew:
+        strokes = [m for m in own if isinstance(m, ScribblePrompt) and m.positive]
+        mask = mask | marked(strokes, (image.shape[0], image.shape[1]))
+    others = [
+        m
+        for i, some in marks.items()
+        for m in some
+        if i != object_id and isinstance(m, PointPrompt | ScribblePrompt) and m.positive
+    ]
+    result = corrected(image, mask, own, others)
+    return result if result.any() else mask
 
 
 def _refuse_words(of: dict[int, list[Prompt]], asked: Sequence[int]) -> None:
@@ -164,15 +183,6 @@ def _refuse_words(of: dict[int, list[Prompt]], asked: Sequence[int]) -> None:
             raise PromptError(
                 f"object {i} is given in words, which needs a trained model with a text encoder; give --model"
             )
-
-
-def _by_colour(
-    image: Image, of: dict[int, list[Prompt]], asked: Sequence[int], found: ObjectMasks | None
-) -> dict[int, Mask]:
-    previous = {} if found is None else {i: found.mask(i) for i in asked if i in found.ids}
-    marks = [p for prompts in of.values() for p in prompts if not isinstance(p, ReferencePrompt)]  # marks repel others
-    masks = masks_from_prompts(image, marks, previous)
-    return {i: masks[i] for i in asked}
 
 
 def _by_segmenter(
@@ -198,7 +208,7 @@ def _by_segmenter(
             raise PromptError(
                 f"nothing on the frame fits the words of object {i}; mark it, or give the words on another frame"
             )
-    return masks | (_by_colour(image, of, unanswered, found) if unanswered else {})
+    return masks | (_by_default(image, of, unanswered, found, shipped=False) if unanswered else {})
 
 
 def _corrects(prompts: Sequence[Prompt]) -> bool:

@@ -69,7 +69,7 @@ class GrabCutPredictor:
 class TrackerPredictor:
     """What trackers make of marks where they are given no model (`trackers.prompting.given_masks`).
 
-    Every later mark is a correction of the mask of the round before.
+    Later marks correct the mask of the round before; a box counts in the first round only, it would start anew.
     """
 
     name = "default"
@@ -87,7 +87,8 @@ class TrackerPredictor:
             return Answer(given_masks(self._image, prompts, None)[1])
         one, no = np.ones(1, np.float32), np.zeros(1, np.bool_)
         found = ObjectMasks((1,), previous.mask.astype(np.uint8), one, no)
-        return Answer(given_masks(self._image, prompts[-1:], found)[1])
+        marks = [prompt for prompt in prompts if not isinstance(prompt, BoxPrompt)]
+        return Answer(given_masks(self._image, marks, found)[1])
 
 
 class SegmenterPredictor:
