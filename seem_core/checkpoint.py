@@ -281,7 +281,9 @@ def _opened(path: Path) -> safe_open:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"checkpoint {path} is damaged, cut short or no .safetensors file ({error}); get it again")
+    return CheckpointError(
+        f"checkpoint {path} is damaged, cut short or no .safetensors file ({in_a_line(error)}); get it again"
+    )
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

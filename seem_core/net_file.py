@@ -61,7 +61,7 @@ def read_net(
             metadata = file.metadata() or {}
             state = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{what} weights {path} cannot be read: {error}") from error
+        raise CheckpointError(f"{what} weights {path} cannot be read: {in_a_line(error)}") from error
     if metadata.get("format") != form:
         raise CheckpointError(f"{path} holds no {what} of this version (format {brief(metadata.get('format'))})")
     try:

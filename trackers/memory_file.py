@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from seem_core.errors import InputError, OutputError
-from seem_core.plain_json import brief, parse_json
+from seem_core.plain_json import brief, in_a_line, parse_json
 from seem_core.segmenter_types import ObjectTokens
 from trackers.entries import Entry, Previous
 
@@ -74,7 +74,7 @@ def objects_of(path: str | os.PathLike[str]) -> tuple[int, ...]:
         if metadata.get("format") == FORMAT:
             return tuple(int(i) for i in parse_json(metadata["objects"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"the memory file {path} cannot be read: {error}") from error
+        raise InputError(f"the memory file {path} cannot be read: {in_a_line(error)}") from error
     raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
 
 
@@ -85,7 +85,7 @@ def load_memory(path: str | os.PathLike[str], *, model: str) -> Snapshot:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise InputError(f"the memory file {path} cannot be read: {error}") from error
+        raise InputError(f"the memory file {path} cannot be read: {in_a_line(error)}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is no memory file; give one that --save-memory wrote")
     if metadata.get("version") != str(VERSION):

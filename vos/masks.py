@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from seem_core.errors import MaskError
+from seem_core.plain_json import in_a_line
 from trackers.base import Labels
 from vos.label_files import (
     DAVIS_PALETTE,
@@ -114,8 +115,8 @@ def _read_npy(path: Path) -> _Raw:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # a header's claim takes no memory
     except FileNotFoundError as error:
         raise MaskError(f"mask {path} does not exist") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise MaskError(f"mask {path} is not a readable .npy array ({error})") from error
+    except Exception as error:  # of many kinds: numpy reads the header as an expression of Python, none of it is run
+        raise MaskError(f"mask {path} is not a readable .npy array ({in_a_line(error)})") from error
     if not isinstance(array, np.ndarray):
         raise MaskError(f"mask {path} holds several arrays; save one (H, W) array with numpy.save")
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
