@@ -120,6 +120,26 @@ def test_a_ledger_with_torn_pages_is_refused(out: Path) -> None:
         Ledger.open(out)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("inputs", "no json"), ("inputs", "[1]"), ("warnings", "{"), ("name", 7), ("message", "text")]
+)
+def test_a_row_that_holds_something_else_is_damage(out: Path, tmp_path: Path, column: str, value: object) -> None:
+    with sqlite3.connect(out / LEDGER_FILE) as other:
+        other.execute(f"UPDATE videos SET {column}=? WHERE name=?", (value, b"a"))
+    other.close()
+    with Ledger.read(out) as ledger, pytest.raises(InputError, match="damaged"):
+        ledger.rows()
+
+
+@pytest.mark.parametrize(("column", "value"), [("settings", "[]"), ("settings", "x"), ("seen", "x"), ("inputs", "[1]")])
+def test_a_plan_that_meets_a_damaged_row_says_so(out: Path, tmp_path: Path, column: str, value: str) -> None:
+    with sqlite3.connect(out / LEDGER_FILE) as other:
+        other.execute(f"UPDATE videos SET {column}=? WHERE name=?", (value, b"a"))
+    other.close()
+    with World().driver(out, 5, real=True) as ledger, pytest.raises(InputError, match="damaged"):
+        ledger.enter([job(tmp_path, "a")])
+
+
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / LEDGER_FILE) as other:
         other.execute("CREATE TABLE videos (name)")

@@ -15,6 +15,7 @@ from vos.batch.fingerprints import (
     changed_inputs,
     changed_settings,
     missing_picture,
+    read_settings,
     settings_of,
     signatures_of,
 )
@@ -60,12 +61,17 @@ class Verdict:
 
 
 def known_video(row: sqlite3.Row, others: Collection[int]) -> KnownVideo:
-    """What a row of the ledger says. others: numbers of the live drivers besides this one."""
+    """What a row of the ledger says. others: numbers of the live drivers besides this one.
+
+    Raises ValueError, TypeError, KeyError or AttributeError where the row does not hold what it should.
+    """
+    read_settings(row["settings"])
+    inputs = [(str(role), str(path), str(digest)) for role, path, digest in json.loads(row["inputs"])]
     pinned = row["planner"] in others or (row["state"] == "running" and row["driver"] in others)
     state: State = "waiting" if row["state"] == "running" and not pinned else row["state"]
     return KnownVideo(
         state, row["stamp"], row["settings"], bool(row["begun"]), pinned, text_of(row["again"]),
-        json.loads(row["inputs"]), json.loads(row["seen"]),
+        inputs, dict(json.loads(row["seen"]).items()),
     )  # fmt: skip
 
 
@@ -120,7 +126,7 @@ def _judge_done(job: VideoJob, known: KnownVideo, hashes: InputHashes, find_run:
     run = find_run(job)
     if run is None:
         return Verdict("waiting", why="its results are gone")
-    named = [path for _, path in json.loads(known.settings)["files"]]
+    named = [path for _, path in read_settings(known.settings).files]
     changed = changed_settings(known.settings, settings_of(job)) or changed_inputs(job, known.inputs, hashes, named)
     if changed:
         return Verdict("waiting", changed, changed)

@@ -39,19 +39,35 @@ def settings_of(job: VideoJob) -> str:
     return json.dumps({"options": options, "prompts": prompts, "files": files}, sort_keys=True, default=str)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What `settings_of` wrote: options by name, digests of prompts that are no files, role and path of each file."""
+
+    options: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+
+
+def read_settings(text: str) -> Settings:
+    """What `settings_of` wrote. Raises ValueError, TypeError, KeyError or AttributeError for anything else."""
+    plain = json.loads(text)
+    files = tuple((str(role), str(path)) for role, path in plain["files"])
+    return Settings(dict(plain["options"].items()), tuple(map(str, plain["prompts"])), files)
+
+
 def changed_settings(before: str, now: str) -> str:
     """What differs between two settings, in words; empty where nothing does. Paths alone do not count."""
-    old, new = json.loads(before), json.loads(now)
-    if told := _changed_options(old["options"], new["options"]):
+    old, new = read_settings(before), read_settings(now)
+    if told := _changed_options(old.options, new.options):
         return told
-    had, has = [role for role, _ in old["files"]], [role for role, _ in new["files"]]
-    for role, path in new["files"]:
-        if has.count(role) > had.count(role) and [role, path] not in old["files"]:
+    had, has = [role for role, _ in old.files], [role for role, _ in new.files]
+    for role, path in new.files:
+        if has.count(role) > had.count(role) and (role, path) not in old.files:
             return f"{role} {Path(path).name} is new"
-    for role, path in old["files"]:
-        if had.count(role) > has.count(role) and [role, path] not in new["files"]:
+    for role, path in old.files:
+        if had.count(role) > has.count(role) and (role, path) not in new.files:
             return f"{role} {Path(path).name} is no longer given"
-    return "" if old["prompts"] == new["prompts"] and had == has else "what to follow is given otherwise"
+    return "" if old.prompts == new.prompts and had == has else "what to follow is given otherwise"
 
 
 def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -63,7 +79,7 @@ def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 def changed_from_run(job: VideoJob, run: RunRecord) -> str:
     """How the options of a recorded run differ from a job's, in words; empty where they do not."""
-    asked = json.loads(settings_of(job))["options"]
+    asked = read_settings(settings_of(job)).options
     return _changed_options({key: value for key, value in run.options.items() if key in asked}, asked)
 
 

@@ -39,7 +39,7 @@ from vos.folder_lock import is_locked
 from vos.wording import some
 
 if TYPE_CHECKING:
-    from vos.batch.entering import FindRun, Verdict
+    from vos.batch.entering import FindRun
     from vos.batch.fingerprints import InputHashes, Signature
     from vos.batch.job import VideoJob, VideoOutcome
     from vos.run_record import RunRecord
@@ -134,7 +134,8 @@ class Ledger:
         before = {os.fsdecode(row["name"]): row for row in self._file.fetch("SELECT * FROM videos")}
         settings = {job.name: settings_of(job) for job in jobs}
         others = alive - {me}
-        known = {name: known_video(row, others) for name, row in before.items() if name in settings}
+        with self._file.sound():
+            known = {name: known_video(row, others) for name, row in before.items() if name in settings}
         refuse_other_settings(jobs, known, settings)
         hashes = InputHashes(self._known_hash)
         verdicts = {job.name: judge(job, known.get(job.name), hashes, self._find_finished) for job in jobs}
@@ -144,7 +145,8 @@ class Ledger:
                 enter(connection, job, known.get(job.name), verdicts[job.name], settings[job.name], number, me)
             self._keep(connection, hashes)
         self._take_plan(jobs)
-        return tuple(self._entered(job.name, verdicts[job.name]) for job in jobs)
+        now = {os.fsdecode(row["name"]): row["state"] for row in self._file.fetch("SELECT name, state FROM videos")}
+        return tuple(Entered(name, now[name], verdicts[name].why) for name in names)
 
     def claim(self, name: str | None = None) -> LedgerRow | None:
         """Take the next waiting video of the plan, or ``name``; nobody else can from then on. None: none can begin now.
@@ -374,10 +376,6 @@ class Ledger:
                 "INSERT OR IGNORE INTO temp.plan VALUES (?)", [(os.fsencode(job.name),) for job in jobs]
             )
 
-    def _entered(self, name: str, verdict: Verdict) -> Entered:
-        row = self.row(name)
-        return Entered(name, verdict.state if row is None else row.state, verdict.why)
-
     def _find_finished(self, job: VideoJob) -> RunRecord | None:
         from vos.batch.fingerprints import recorded_run
 
@@ -418,7 +416,8 @@ class Ledger:
 
     def _rows(self, sql: str, *values: Any) -> Iterator[LedgerRow]:
         alive, now = self._alive(), self._machine.monotonic()
-        return (row_of(found, alive, now) for found in self._file.fetch(sql, values))
+        with self._file.sound():
+            return iter([row_of(found, alive, now) for found in self._file.fetch(sql, values)])
 
 
 def ledger_path(out: str | PathLike[str]) -> Path:

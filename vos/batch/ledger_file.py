@@ -119,6 +119,14 @@ class LedgerFile:
         """All rows of a query."""
         return self._patiently(lambda: self._connection.execute(sql, values).fetchall())
 
+    @contextmanager
+    def sound(self) -> Iterator[None]:
+        """While rows are taken apart: one that does not hold what it should is damage as well."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
+
     def temporary(self, sql: str, values: Sequence[Sequence[Any]] = ()) -> None:
         """Change a table that this process alone sees."""
         self._patiently(lambda: self._connection.executemany(sql, values) if values else self._connection.execute(sql))
