@@ -28,7 +28,7 @@ from vos.video_decoder import VideoDecoder
 from vos.video_index import build_index
 from vos.wording import ranges
 
-__all__ = ["PyavVideo", "Reader", "open_video"]
+__all__ = ["PyavVideo", "Reader", "open_video", "shown_size"]
 
 Reader = Literal["pyav", "decord"]
 
@@ -105,11 +105,11 @@ class PyavVideo:
         first = self._first_frame()
         self._coded = (first.height, first.width)
         self._matrix = _display_matrix(first)
-        quarter = _is_transposed(self._matrix)
+        height, width = shown_size(first)
         self._info = VideoInfo(
             path=self._path,
-            height=first.width if quarter else first.height,
-            width=first.height if quarter else first.width,
+            height=height,
+            width=width,
             rate=self._index.rate,
             frames=len(self._index),
             frames_declared=declared,
@@ -236,6 +236,11 @@ class PyavVideo:
         )
         image = _upright(np.asarray(rgb.to_ndarray(), np.uint8), self._matrix)
         return Frame(index, self.seconds(index), np.require(image, np.uint8, ["C", "W"]))
+
+
+def shown_size(frame: VideoFrame) -> tuple[int, int]:
+    """(H, W) of a decoded frame when it stands upright."""
+    return (frame.width, frame.height) if _is_transposed(_display_matrix(frame)) else (frame.height, frame.width)
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

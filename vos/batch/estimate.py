@@ -1,8 +1,8 @@
 """What a plan will take: `estimate_plan` gives frames, objects, seconds, memory and disk of every video, all `about`.
 
-Nothing is decoded but the masks: frames and size of a video are what its header says (counted in the file where it says
-nothing), objects are those that its prompts name. Seconds come from `vos.batch.rates`, times what the finished videos
-in the same folder of results took compared with them.
+Little is decoded: masks, and one frame of a video for its size. The number of frames is what the header says (counted
+in the file where it says nothing), objects are those that the prompts name. Seconds come from `vos.batch.rates`, times
+what the finished videos in the same folder of results took compared with them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeAlias
@@ -33,18 +34,20 @@ from vos.batch.rates import (
     rate_of,
 )
 from vos.batch.urls import url_of
-from vos.container import open_media, video_packets
+from vos.container import Media, decode, open_media, video_packets
 from vos.device import pick_device
 from vos.images import IMAGE_SUFFIXES, list_images
 from vos.output import read_run
 from vos.picture_limit import open_picture, set_max_pixels
 from vos.pipeline import TrackOptions
 from vos.run_record import RUN_FILE, RunRecord
+from vos.video import shown_size
 from vos.working_size import WorkingSize
 
 FramesFrom: TypeAlias = Literal["header", "length x rate", "images", "counted"]
 Heard: TypeAlias = Callable[[int, int], None]  # videos looked at, videos in all
 
+_PACKETS = 64  # that are decoded for a first frame
 _LOOKED_AT = 200  # finished videos from which the speed of this machine is taken
 _LONG_ENOUGH = 10  # frames of a run whose seconds say something
 
@@ -54,7 +57,7 @@ class VideoEstimate:
     """One video of a plan. What is not known is None.
 
     frames       that will be tracked; frames_from says how the length of the video is known
-    size         (H, W) as it is stored: a display rotation is not applied
+    size         (H, W), upright
     objects      that its prompts name
     seconds      until everything of it is written, with one thread
     memory       bytes resident in its worker at the most
@@ -129,20 +132,29 @@ class Length:
 
 
 def look(video: Path) -> Length:
-    """Frames, size and rate of a video file or a folder of images, without decoding it. Raises VideoError."""
+    """Frames, size and rate of a video file or a folder of images; one frame is decoded. Raises VideoError."""
     if video.is_dir() or video.suffix.lower() in IMAGE_SUFFIXES:
         images = list_images(video)
         return Length(len(images), "images", _image_size(images), Fraction(24))
     with open_media(video) as media:
         stream = media.stream
-        size = (stream.codec_context.height, stream.codec_context.width)
+        size = _first_size(media) or (stream.codec_context.height, stream.codec_context.width)
         rate = stream.average_rate or Fraction(24)
         if stream.frames:
             return Length(stream.frames, "header", size, rate)
         if media.container.duration and stream.average_rate:
             seconds = Fraction(media.container.duration, 1_000_000)  # FFmpeg's AV_TIME_BASE
             return Length(max(1, round(seconds * rate)), "length x rate", size, rate)
+    with open_media(video) as media:
         return Length(sum(1 for _ in video_packets(media)), "counted", size, rate)
+
+
+def _first_size(media: Media) -> tuple[int, int] | None:
+    """(H, W) of the first frame that can be decoded, upright; None where that does not come soon."""
+    for packet in islice(video_packets(media), _PACKETS):
+        if frames := decode(media, packet)[0]:
+            return shown_size(frames[0])
+    return next((shown_size(frame) for frame in decode(media, None)[0]), None)
 
 
 def _image_size(images: Sequence[Path]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from seem_core.errors import InputError, VosError
 from vos.batch.job import VideoJob, job_files
 from vos.batch.urls import url_of
 from vos.frames import Frame, VideoInfo
@@ -59,12 +58,6 @@ class DeclaredVideo:
     def close(self) -> None:
         """Nothing is open."""
 
-    def turned(self) -> DeclaredVideo:
-        """The same video with height and width exchanged."""
-        info = self._info
-        size = (info.width, info.height)
-        return DeclaredVideo(info.path, size, self._frames, info.rate, images=info.codec == "images")
-
 
 class PromptedObjects:
     """Reads prompts for their objects' ids; what holds for many videos is read once."""
@@ -77,15 +70,6 @@ class PromptedObjects:
         """Ids of all objects; None where a prompt lies at a URL. Raises what tracking would raise for these prompts."""
         if any(url_of(path) is not None for _, path in job_files(job)):
             return None
-        try:
-            return self._of(job, video)
-        except InputError as error:
-            try:  # a header says how pictures are stored, and they may be shown turned by a quarter
-                return self._of(job, video.turned())
-            except VosError:
-                raise error from None
-
-    def _of(self, job: VideoJob, video: DeclaredVideo) -> frozenset[int]:
         options = job.options
         known = set(self._remembered(options.memory))
         for prompt in job.prompts:

@@ -1,7 +1,7 @@
 """What tracking takes in time, memory and disk, as benchmarks/estimates.py measured it; `vos batch -n` reckons with it.
 
-Seconds are processor time of one thread on the machine that `MEASURED_ON` names, which did other work beside. Another
-machine may take three times as long or half as long; `vos.batch.estimate` scales by what finished videos really took.
+Seconds are processor time of one thread on the machine that `MEASURED_ON` names. Another machine may take three times as
+long or half as long; `vos.batch.estimate` scales by what finished videos really took.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-MEASURED_ON = "one thread of an Intel Xeon with AMX, November 2026"
+MEASURED_ON = "one thread of an Intel Xeon with AMX that had much else to do, November 2026"
 SIZES = (0.0576, 0.40992, 2.0736)  # megapixels that were measured: 320x180, 854x480, 1920x1080
 
 
@@ -67,6 +67,9 @@ _RATES: dict[tuple[str, str | None], TrackerRate] = {
     ("copy", None): TrackerRate(0.17, Curve((0, 0, 0)), Curve((3.2e8, 3.4e8, 4.0e8))),
     ("flow", None): TrackerRate(
         0.26, Curve((0.00947, 0.0701, 0.0852), (0.0038, 0.0075)), Curve((3.2e8, 3.4e8, 4.1e8), (0, 5.3e7))
+    ),
+    ("propagate", None): TrackerRate(
+        2.1, Curve((0.142, 0.179, 0.211), (0.015, 0.015)), Curve((4.5e8, 5.3e8, 7.4e8), (0, 3.1e6))
     ),
     ("lite", None): TrackerRate(
         2.1, Curve((0.136, 0.230, 0.251), (0.0276, 0.039)), Curve((4.2e8, 5.5e8, 7.8e8), (4.2e6, 1.7e7))
