@@ -1,7 +1,7 @@
 """What tracking takes in time, memory and disk, as benchmarks/estimates.py measured it; `vos batch -n` reckons with it.
 
-Seconds are processor time of one thread on the machine that `MEASURED_ON` names. Another machine may take three times as
-long or half as long; `vos.batch.estimate` scales by what finished videos really took.
+Seconds are processor time of one thread on the machine that `MEASURED_ON` names. Another machine may take three times
+as long or half as long; `vos.batch.estimate` scales by what finished videos really took.
 """
 
 from __future__ import annotations
