@@ -99,7 +99,7 @@ def make_engine(wanted: EngineOptions, options: TrackOptions, videos: int) -> En
 
         return RayEngine(
             wanted.workers, address=wanted.address, cores=wanted.threads or 1, device=options.device,
-            max_memory=wanted.max_memory,
+            max_memory=wanted.max_memory, videos=max(1, videos),
         )  # fmt: skip
     from vos.batch.local_engine import LocalEngine
 

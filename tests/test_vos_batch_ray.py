@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +19,7 @@ from s3 import s3_server
 from support import require
 
 from seem_core.errors import InputError
+from vos.batch import ray_engine
 from vos.batch.engine import Advanced, Ended, Event, Started
 from vos.batch.job import VideoJob, VideoOutcome, run_video
 from vos.batch.ray_engine import RayEngine
@@ -37,6 +41,7 @@ HEALTH = {
 }
 # Nothing is sent out; a node may take its time to start; and it starts no processes that nobody asked for.
 ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "150",
     "RAY_enable_worker_prestart": "0",
@@ -93,6 +98,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as url:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
+        patch.setattr(ray_engine, "IDLE_SECONDS", 3600.0)  # workers wait here for the next test
         found = TwoNodes(url)
         try:
             yield found
@@ -289,10 +295,46 @@ def test_what_takes_too_much_memory_is_ended(nodes: TwoNodes, job: Callable[...,
     assert "where one video may take 1" in found["greedy"].message
 
 
+def test_the_command_runs_a_batch_on_the_cluster_into_a_store(nodes: TwoNodes, tmp_path: Path) -> None:
+    nodes.close_engine()
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a", "b"):
+        write_clip(clips / f"{name}.mp4", 6)
+        write_mask(clips / f"{name}.png")
+    (clips / "broken.mp4").write_bytes(b"no video")
+    write_mask(clips / "broken.png")
+    out, cache = f"{nodes.url}/batch", {"VOS_CACHE": str(tmp_path / "cache")}
+    command = [
+        sys.executable, "-m", "cli", "batch", str(clips), "-o", out, "--engine", "ray",
+        "--address", nodes.cluster.address, "--workers", "2", "--tracker", "copy", "--json", "--report",
+    ]  # fmt: skip
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=os.environ | cache, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    first = run()
+    assert first.returncode == 6, first.stderr
+    found, _ = json.JSONDecoder().raw_decode(first.stdout)
+    assert {Path(video["video"]).stem: video["outcome"] for video in found["videos"]} == {
+        "a": "done", "b": "done", "broken": "failed",
+    }, first.stdout  # fmt: skip
+    storage = open_storage(out)
+    assert (storage.finished("a"), storage.finished("b"), storage.finished("broken")) == (6, 6, None)
+    store, key = open_store(f"{out}/report.html")
+    assert b"data:image/jpeg" in store.cat_file(key)
+    assert not list(tmp_path.glob("s3:*"))
+    assert (cache_files := list((tmp_path / "cache").rglob("ledger.sqlite")))
+    assert len(cache_files) == 1
+
+    second = run()
+    assert second.returncode == 6, second.stderr
+    found, _ = json.JSONDecoder().raw_decode(second.stdout)
+    assert {video["outcome"] for video in found["videos"]} == {"already done", "failed"}, second.stdout
+
+
 def test_what_cannot_be_a_cluster_is_refused() -> None:
     with pytest.raises(InputError, match="is that of a Ray client"):
         RayEngine(address="ray://127.0.0.1:10001")
-    with pytest.raises(InputError, match="device cuda:1 is one of one machine"):
-        RayEngine(device="cuda:1")
-    with pytest.raises(ValueError, match="at least one of workers"):
-        RayEngine(0)

@@ -10,6 +10,7 @@ actor that ends, with its process or its node, costs the video that it had, and 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class _Actor:
     told: News | None = None
     started: bool = False
     began: float = 0.0  # when it got its job
-    since: float = field(default_factory=time.monotonic)  # of its last answer
+    since: float = field(default_factory=lambda: time.monotonic())  # of its last answer
     idle_since: float = 0.0
 
     @property
@@ -74,6 +75,7 @@ class RayEngine:
     cores       CPU cores that each actor holds, and the CPU threads that it computes with
     device      as of `TrackOptions`: auto takes one GPU per actor where the cluster has some, cuda always, cpu never
     max_memory  bytes that each actor reserves on its node, and may take for itself
+    videos      how many there are to do; no more actors than that are asked for
     run         what does a job in the actor
 
     seem-vos of the same version must be installed on every node. `events` raises LimitError where no actor can be
@@ -88,9 +90,10 @@ class RayEngine:
         cores: int = 1,
         device: str = "auto",
         max_memory: int | None = None,
+        videos: int | None = None,
         run: Runner = run_stored,
     ) -> None:
-        for what, value in (("workers", workers), ("cores", cores)):
+        for what, value in (("workers", workers), ("cores", cores), ("videos", videos)):
             if value is not None and value < 1:
                 raise ValueError(f"at least one of {what} is needed, not {value}")
         if device not in ("auto", "cpu", "cuda"):
@@ -100,7 +103,7 @@ class RayEngine:
         gpus = int(there.get("GPU", 0)) if device != "cpu" else 0
         on_gpu = gpus > 0 or device == "cuda"
         whole = gpus if on_gpu else int(there.get("CPU", 0)) // cores
-        self._most = self._wanted = workers or max(1, whole)
+        self._most = self._wanted = min(workers or max(1, whole), videos or sys.maxsize)
         self._max_memory = max_memory
         self._arguments = (run, cores)
         self._needs = {"num_cpus": cores, "num_gpus": int(on_gpu), **({"memory": max_memory} if max_memory else {})}
