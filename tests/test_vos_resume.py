@@ -74,7 +74,12 @@ class Task:
             if until is not None and done >= until:
                 stop.set()
 
-        arguments = {"checkpoint_seconds": 1e-9, "save": MASKS, "on_progress": heard, "stop": stop} | more
+        arguments: dict[str, Any] = {
+            "checkpoint_seconds": 1e-9,
+            "save": MASKS,
+            "on_progress": heard,
+            "stop": stop,
+        } | more
         return track_to_folder(self.video, out, self.prompts, options=self.options, resume=resume, **arguments)
 
 
@@ -361,10 +366,39 @@ def test_no_room_for_a_state_ends_the_saving_and_not_the_run(
     assert not read_run(tmp_path / "out").warnings
 
 
+def test_a_kill_before_the_first_frame_is_nothing_to_speak_of(
+    videos: dict[str, Path], trackers: list[HistoryTracker], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, out = Task(videos["closed"]), tmp_path / "out"
+    task.run(out, until=1)
+    run = read_run(out)
+    shutil.rmtree(out / "masks")
+    (out / "masks").mkdir()
+    (out / "frames.jsonl").unlink()
+    (out / "run.json").write_bytes(replace(run, state="running", finished=None, frames_done=0).text())
+    last = task.run(out)
+    assert (last.state, last.frames, last.warnings) == ("done", 40, ())
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_a_link_points_to_is_left_alone(
+    videos: dict[str, Path], trackers: list[HistoryTracker], tmp_path: Path
+) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    (elsewhere / "00001-ab.safetensors").write_bytes(b"mine")
+    Task(videos["closed"]).run(out, until=3, checkpoint_seconds=0)
+    (out / ".state").symlink_to(elsewhere)
+    Task(videos["closed"]).run(out, resume=False)
+    assert (elsewhere / "00001-ab.safetensors").read_bytes() == b"mine"
+    assert not (out / ".state").is_symlink()
+
+
 def test_the_options_are_checked(tmp_path: Path) -> None:
     task = Task(write_clip(tmp_path / "clip.mp4", 3))
     with pytest.raises(InputError, match="0 to save none"):
         task.run(tmp_path / "out", checkpoint_seconds=-1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("tracker", ["lite", "propagate", "flow", "copy"])

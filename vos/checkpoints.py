@@ -70,9 +70,7 @@ class Checkpoints:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._made_from, self._clock = folder, made_from, clock
-        self._every = DEFAULT_SECONDS if every is None else every
-        if not self._every >= 0:
-            raise InputError(f"states cannot be saved every {every} seconds; give 0 to save none, or more")
+        self._every = check_seconds(every)
         self._began = clock() - taken
         self._saves = self._every > 0
         self._next: float | None = clock() + self._every  # None while a state is being written
@@ -114,6 +112,14 @@ class Checkpoints:
             return
         now = self._clock()
         self._next = now + max(self._every, (self._copying + now - began) / SHARE)
+
+
+def check_seconds(every: float | None) -> float:
+    """The time between two states, None being `DEFAULT_SECONDS`. Raises InputError for less than 0."""
+    seconds = DEFAULT_SECONDS if every is None else every
+    if not seconds >= 0:
+        raise InputError(f"states cannot be saved every {seconds:g} seconds; give 0 to save none, or more")
+    return seconds
 
 
 def find_checkpoints(folder: Path, made_from: str, last: int) -> Iterator[Checkpoint]:

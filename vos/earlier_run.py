@@ -28,7 +28,7 @@ def written_by_run(folder: Path) -> Iterator[Path]:
         return
     listed = set()
     try:
-        for record in read_frames(folder):
+        for record in _records(folder):
             listed.add(record.mask)
             if _is_mask(record.mask):
                 yield folder / record.mask
@@ -52,8 +52,11 @@ def unlisted_masks(folder: Path, run: RunRecord, listed: Collection[str]) -> Ite
 
 
 def sound_frames(folder: Path) -> list[FrameRecord]:
-    """The frames up to the first one whose mask is not there as a whole (after a power cut, say)."""
-    return list(takewhile(lambda record: _is_whole(folder / record.mask), read_frames(folder)))
+    """The frames up to the first one whose mask is not there as a whole (after a power cut, say).
+
+    Raises InputError where frames.jsonl is damaged.
+    """
+    return list(takewhile(lambda record: _is_whole(folder / record.mask), _records(folder)))
 
 
 def cut_off(folder: Path, run: RunRecord, kept: int) -> None:
@@ -80,10 +83,18 @@ def remove_states(folder: Path) -> None:
     """Remove the saved states of a run and the folder that held them."""
     states = folder / STATES_FOLDER
     with writing(states):
+        if states.is_symlink():  # what it points to is somebody else's
+            states.unlink()
         for path in (*states.glob("*.safetensors"), *states.glob(".*.part")):
             path.unlink(missing_ok=True)
     with suppress(OSError):  # not there, or somebody keeps something else in it
         states.rmdir()
+
+
+def _records(folder: Path) -> Iterator[FrameRecord]:
+    """The frames that have lines; none where the process was killed before it made the file for them."""
+    if (folder / FRAMES_FILE).exists():
+        yield from read_frames(folder)
 
 
 def _parts(folder: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from seem_core.errors import InputError, VosError
 from trackers.base import Tracker
-from vos.checkpoints import Checkpoint, Checkpoints
+from vos.checkpoints import Checkpoint, Checkpoints, check_seconds
 from vos.directions import DirectedResults, Direction, remove_left_over
 from vos.earlier_run import STATES_FOLDER
 from vos.frames import FrameResult, VideoSource
@@ -124,6 +124,7 @@ def track_to_folder(
     """
     if unknown := set(save) - PARTS:
         raise InputError(f"{', '.join(sorted(unknown))} cannot be saved; choose from {', '.join(sorted(PARTS))}")
+    check_seconds(checkpoint_seconds)
     options = options or TrackOptions()
     source = open_source(video, options)
     try:
@@ -136,7 +137,7 @@ def track_to_folder(
         opened = open_results(out, record, resume=resume, overwrite=overwrite)
         with opened.folder as folder:
             saving = _checkpoints(opened, record, checkpoint_seconds)
-            tally = _Tally.of(opened.kept)
+            tally, opened = _Tally.of(opened.kept), replace(opened, kept=())
             if opened.finished is None:
                 _follow(job, tracker, _Writing(opened, tally, saving), options.direction, on_progress, stop)
                 keep_memory(tracker, options.save_memory)
