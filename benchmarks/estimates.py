@@ -35,7 +35,7 @@ from vos.to_folder import track_to_folder
 from vos.video_writer import VideoWriter
 
 CASES = ((320, 180, 1), (854, 480, 1), (854, 480, 5), (1920, 1080, 1), (1920, 1080, 5))
-TRACKERS = ("copy", "flow", "propagate", "lite", "fused", "reference", "prompt-memory")
+TRACKERS = ("copy", "flow", "propagate", "lite", "lite fast", "fused", "reference", "prompt-memory")
 WITH_MODEL = {"fused": "lite", "reference": "lite", "prompt-memory": "lite"}
 WARM_UP = 8
 Measured = dict[str, float]
@@ -69,11 +69,12 @@ def run_case(davis: Path, name: str, case: tuple[int, int, int], frames: int) ->
 def measure(folder: Path, name: str) -> Measured:
     """Track the clip in a folder in this process, which did nothing before."""
     moments: list[float] = []
+    tracker, fast, _ = name.partition(" fast")
     out = folder / "out"
     began = time.process_time()
     summary = track_to_folder(
         folder / "clip.mp4", out, mask=folder / "clip.png", save={"masks"},
-        options=TrackOptions(tracker=name, threads=1, model=WITH_MODEL.get(name), device="cpu"),
+        options=TrackOptions(tracker, threads=1, model=WITH_MODEL.get(tracker), device="cpu", fast=bool(fast)),
         on_progress=lambda done, total: moments.append(time.process_time()),
     )  # fmt: skip
     tracked = time.process_time()
