@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from seem_core.errors import InputError
@@ -138,5 +139,5 @@ def _changed_since(job: VideoJob, seen: dict[str, str]) -> str:
     """Which file of a failed video is not as it was when that run began, in words."""
     for path, signature in signatures_of(job).items():
         if path in seen and seen[path] != (signature.text if signature else ""):
-            return f"{path} changed"
+            return f"{Path(path).name} changed"
     return ""
