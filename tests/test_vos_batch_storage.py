@@ -371,6 +371,16 @@ def test_pictures_are_made_later(clip: tuple[Path, Path], root: str, scratch: Pa
     assert open_storage(f"{root}/out").run("a clip").rendered == ("contact.png",)  # type: ignore[union-attr]
 
 
+def test_a_name_that_is_no_text_costs_its_video_where_a_store_refuses_it(
+    clip: tuple[Path, Path], root: str, scratch: Path
+) -> None:
+    assert open_storage(f"{root}/out").run("caf\udce9") is None
+    job = replace(put_clip(clip, root), out=Path(f"{root}/out/caf\udce9"))
+    found = run_stored(job, scratch=scratch)
+    refused = root.startswith("s3:")
+    assert (found.outcome, found.cause) == (("failed", "input") if refused else ("done", None)), found
+
+
 def test_keys_lead_nowhere_but_into_the_folder(tmp_path: Path, root: str) -> None:
     """frames.jsonl at a URL is what somebody else may have written."""
     from vos.video import open_video

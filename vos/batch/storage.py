@@ -88,7 +88,12 @@ class UrlStorage:
         open_store(self.url)
 
     def run(self, name: str) -> RunRecord | None:
-        return RemoteResults(f"{self.url}/{name}").run()
+        try:
+            return RemoteResults(f"{self.url}/{name}").run()
+        except InputError:
+            if name.encode(errors="replace").decode() == name:
+                raise
+            return None  # bytes that are no text, which most stores refuse: the video itself will say so
 
     def finished(self, name: str) -> int | None:
         return _frames(self.run(name))
