@@ -18,13 +18,14 @@ from cli.batch_options import (
     Report,
     Stall,
     Tries,
+    Truth,
     UseEngine,
     UseLogFormat,
     Workers,
     WorkerThreads,
 )
 from cli.batch_progress import BatchProgress
-from cli.batch_run import EngineOptions, local_workers, make_engine, run_plan, write_page
+from cli.batch_run import EngineOptions, check_truth, local_workers, make_engine, run_plan, write_page
 from cli.batch_summary import summary
 from cli.console import emit, emit_json
 from cli.options import (
@@ -78,6 +79,7 @@ def batch(
     max_memory: MaxMemory = None,
     max_disk: MaxDisk = None,
     report: Report = False,
+    truth: Truth = None,
     tracker: Tracker = "lite",
     model: Model = None,
     decoder: UseDecoder = DecoderChoice.auto,
@@ -115,6 +117,8 @@ def batch(
         direction=direction.value, memory=None if memory is None else str(memory), model=model, decoder=decoder.value,
         fast=fast, max_pixels=max_pixels,
     )  # fmt: skip
+    if truth is not None:
+        check_truth(out, truth)
     limits = Limits(tries, stall or None, None if max_disk is None else parse_amount(max_disk))
     where = EngineOptions(engine, address, workers, threads, None if max_memory is None else parse_amount(max_memory))
     shared: list[GivenPrompt] = [
@@ -136,8 +140,8 @@ def batch(
         emit_json({"videos": [asdict(line) for line in end.lines]})
     else:
         emit(*summary(end.lines, end.seconds, end.frames))
-    if report:
-        emit(write_page(out, end))
+    if report or truth is not None:
+        emit(write_page(out, end, truth))
     progress.tell_end(end.counts, end.code, out)
     return end.code
 

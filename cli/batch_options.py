@@ -76,4 +76,11 @@ MaxDisk = Annotated[
 Report = Annotated[
     bool, typer.Option("--report", help="Write report.html: one page with a table, pictures and scores.")
 ]
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        "--truth", metavar="DIR", help="Ground truth, a folder of masks per video: --report, with scores.",
+        show_default=False,
+    ),
+]  # fmt: skip
 UseLogFormat = Annotated[LogFormat, typer.Option("--log-format", help="text, or one JSON object per line.")]

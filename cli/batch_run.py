@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from cli.batch_progress import BatchProgress
 from cli.batch_summary import SummaryLine, summary_line
 from cli.console import stop_on_signal
 from cli.main import INTERRUPTED
+from seem_core.errors import InputError
 
 if TYPE_CHECKING:
     from vos.batch.driver import Limits
@@ -127,14 +128,27 @@ def _computes(options: TrackOptions) -> bool:
     return kind is not None and kind.computes
 
 
-def write_page(out: Path, end: BatchEnd) -> str:
+def check_truth(out: Path, truth: Path) -> None:
+    """Raise DatasetError where ``truth`` holds no ground truth: before a night of work rather than after it.
+
+    InputError for results at a URL, which are not here to be scored.
+    """
+    from vos.batch.urls import url_of
+    from vos.benchmarks.layouts import open_layout
+
+    if url_of(out) is not None:
+        raise InputError("--truth needs results on this machine; leave it out, and use vos score on a copy of them")
+    open_layout(truth)
+
+
+def write_page(out: Path, end: BatchEnd, truth: Path | None = None) -> str:
     """The page about a batch, in its folder or at its URL, and where it is. Raises OutputError, DiskFullError."""
     from vos.batch.report import ReportRow, write_report
     from vos.batch.storage import page_folder
     from vos.batch.urls import url_of
 
     with page_folder(out, [line.out.name for line in end.lines if line.out is not None]) as home:
-        rows = [
+        rows: Sequence[ReportRow] = [
             ReportRow(
                 line.out.name if line.out is not None else line.video.name,
                 "done" if line.outcome == "already done" else line.outcome,
@@ -143,6 +157,10 @@ def write_page(out: Path, end: BatchEnd) -> str:
             )
             for line in end.lines
         ]  # fmt: skip
+        if truth is not None:
+            from vos.batch.report_scores import with_scores
+
+            rows = with_scores(rows, truth)
         write_report(home / REPORT_FILE, rows, wall_seconds=end.seconds)
     page = out / REPORT_FILE
     return url_of(page) or str(page)
