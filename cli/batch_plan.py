@@ -9,9 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from cli.batch_progress import duration
-from cli.batch_summary import elided
 from cli.console import Progress, emit, emit_json
-from cli.tables import table
+from cli.tables import elided, table
 from vos.batch.sizes import amount
 from vos.wording import printable
 

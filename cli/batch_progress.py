@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cli.console import say
+from cli.tables import elided
 from vos.wording import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0  # where each one stays
 SECONDS_BETWEEN_DRAWINGS = 0.5  # on a terminal
+NAME_WIDTH = 16  # of videos at work, on the line that is drawn
 
 
 class Tally:
@@ -210,7 +212,9 @@ class BatchProgress:
             return
         width = shutil.get_terminal_size().columns - 1
         line = self.tally.line()
-        at_work = "; ".join(f"{printable(name)} {done}/{total}" for name, done, total in self.tally.now)
+        at_work = "; ".join(
+            f"{elided(printable(name), NAME_WIDTH)} {done}/{total}" for name, done, total in self.tally.now
+        )
         if at_work:
             line += f" | {at_work}"
         if len(line) > width:

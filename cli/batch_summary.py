@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cli.batch_progress import duration
-from cli.tables import table
+from cli.tables import elided, table
 from vos.wording import printable
 
 if TYPE_CHECKING:
@@ -67,14 +67,6 @@ def summary(lines: Sequence[SummaryLine], seconds: float, frames: int) -> Iterat
         yield f"{frames:,} frames in {duration(seconds)}" + (
             f", {frames / seconds:.1f} frames/s" if seconds >= 1 else ""
         )
-
-
-def elided(text: str, width: int) -> str:
-    """Text no longer than ``width``, without its middle where it is longer: names often differ at both ends."""
-    if len(text) <= width:
-        return text
-    tail = (width - 3) // 2
-    return f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"
 
 
 def _name(line: SummaryLine) -> str:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.batch_progress import duration
-from cli.batch_summary import elided
 from cli.console import emit, stop_on_signal
 from cli.main import INTERRUPTED
 from cli.options import Json
-from cli.tables import table
+from cli.tables import elided, table
 from vos.wording import printable
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from clips import write_clip, write_mask
 import vos
 from cli import batch_progress
 from cli.batch_progress import BatchProgress, Tally, duration
-from cli.batch_summary import SummaryLine, elided, summary
+from cli.batch_summary import SummaryLine, summary
 from cli.main import run
+from cli.tables import elided
 from vos.batch.driver import Finished, Stopping, Turned
 from vos.batch.engine import Advanced, Started
 from vos.batch.job import VideoOutcome

@@ -123,9 +123,14 @@ def test_two_drivers_share_the_work_and_do_nothing_twice(clips: Path, quiet: dic
     out = tmp_path / "out"
     with batch_run(str(clips), "-o", str(out), *COPY) as one:
         one.until("started", "first")
+        worker = one.workers()[0]
+        os.kill(worker, signal.SIGSTOP)  # so that the other one comes in time
         with batch_run(str(clips), "-o", str(out), *COPY) as two:
+            two.until("finished", "second")
+            os.kill(worker, signal.SIGCONT)
             assert two.finish()[0] == 0
         assert one.finish()[0] == 0
+    assert "first done" in one.finished()
     assert sorted([*one.finished(), *two.finished()]) == [f"{name} done" for name in NAMES]
     check_equal(out, quiet)
 
@@ -134,6 +139,7 @@ def test_the_second_driver_takes_over_what_a_killed_one_had(clips: Path, quiet: 
     out = tmp_path / "out"
     with batch_run(str(clips), "-o", str(out), *COPY) as one:
         one.until("started", "first")
+        os.kill(one.workers()[0], signal.SIGSTOP)
         with batch_run(str(clips), "-o", str(out), *COPY) as two:
             two.until("started", "second")
             one.process.kill()
