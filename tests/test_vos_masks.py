@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from seem_core.errors import DiskFullError, MaskError, OutputError
+from vos import label_files
 from vos.masks import DAVIS_PALETTE, read_labels, read_prompt_mask, write_labels
 from vos.plain_png import read_plain_png
 
@@ -162,12 +163,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(
 ) -> None:
     write_labels(tmp_path / "a.png", squares(1))
 
-    def half(path: Path, data: bytes) -> int:
+    def half(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
             file.write(data[: len(data) // 2])
         raise OSError(code, "full")
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(label_files, "_write_new", half)
     with pytest.raises(DiskFullError, match=r"a.png"):
         write_labels(tmp_path / "a.png", squares(2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

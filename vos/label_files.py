@@ -140,10 +140,15 @@ def write_whole(path: Path, data: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with writing(path):
         try:
-            part.unlink(missing_ok=True)  # of a process of this number that was killed
-            with part.open("xb") as file:  # never through a link that somebody put there
-                file.write(data)
+            _write_new(part, data)
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """In the place of what a killed process of the same number left, and never through a link."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(data)

@@ -15,6 +15,7 @@ from results import frame_result, run_record
 from rights import let_through, without_rights
 
 from seem_core.errors import DiskFullError, OutputError
+from vos import label_files
 from vos.masks import read_labels
 from vos.output import ResultFolder, read_frames, read_run
 
@@ -78,13 +79,13 @@ def test_a_mask_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: py
     folder = ResultFolder.create(tmp_path)
     folder.begin(run_record())
     folder.add(frame_result(0))
-    real = Path.write_bytes
+    real = label_files._write_new
 
-    def half(path: Path, data: bytes) -> int:
+    def half(path: Path, data: bytes) -> None:
         real(path, data[: len(data) // 2])
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(label_files, "_write_new", half)
     with pytest.raises(DiskFullError, match=r"00001\.png"):
         folder.add(frame_result(1))
     monkeypatch.undo()
@@ -96,13 +97,13 @@ def test_a_mask_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: py
 def test_when_even_the_state_cannot_be_recorded_the_first_error_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(path: Path, data: bytes) -> int:
+    def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     def fill() -> None:
         with ResultFolder.create(tmp_path) as folder:
             folder.begin(run_record())
-            monkeypatch.setattr(Path, "write_bytes", full)
+            monkeypatch.setattr(label_files, "_write_new", full)
             folder.add(frame_result(0))
 
     with pytest.raises(DiskFullError, match=r"00000\.png"):
