@@ -247,13 +247,13 @@ def test_a_worker_that_dies_or_is_abandoned_costs_its_video_only(nodes: TwoNodes
 def test_a_node_is_killed_and_the_results_are_those_of_a_quiet_run(
     nodes: TwoNodes, job: Callable[..., VideoJob], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = {name: job(name, 300, resume=True, checkpoint_seconds=0.01) for name in ("a", "b")}
+    jobs = {name: job(name, 150, resume=True, checkpoint_seconds=0.01) for name in ("a", "b")}
     jobs["c"] = job("c")
     expected = {name: quiet_run(item, tmp_path / "quiet" / name) for name, item in jobs.items()}
     running, seen = nodes.engine(), list[Event]()
     running.submit(jobs["a"])
     running.submit(jobs["b"])
-    until(running, lambda: advanced(seen, 50) == {"a", "b"}, seen)
+    until(running, lambda: advanced(seen, 30) == {"a", "b"}, seen)
     (lost,) = [name for name, worker in workers(seen).items() if nodes.is_on_node(worker)]
     capfd.readouterr()
     nodes.kill_node()
