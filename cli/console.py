@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from seem_core.errors import DiskFullError, OutputError
+from seem_core.printable import printable
 
 _BYTES = "".join(map(chr, range(0xDCA0, 0xDD00)))  # of names that are not text, as Python holds them (PEP 383)
 
@@ -64,10 +65,6 @@ def visible(text: str) -> str:
 
     Line breaks and tabs stay, and bytes that are no text: they are printed as they are.
     """
-    try:
-        from vos.wording import printable
-    except ImportError:  # another project has our name, which `cli.main.intruder` tells
-        return text
     return printable(text, keep="\n\t" + _BYTES)
 
 
