@@ -74,4 +74,7 @@ _RATES: dict[tuple[str, str | None], TrackerRate] = {
     ("lite", None): TrackerRate(
         2.1, Curve((0.136, 0.230, 0.251), (0.0276, 0.039)), Curve((4.2e8, 5.5e8, 7.8e8), (4.2e6, 1.7e7))
     ),
+    ("lite fast", None): TrackerRate(
+        2.3, Curve((0.104, 0.117, 0.091), (0.030, 0.017)), Curve((4.0e8, 4.3e8, 7.4e8), (5.6e6, 0))
+    ),
 }
