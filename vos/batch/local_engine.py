@@ -121,6 +121,8 @@ class LocalEngine:
         self._closed = True
         for worker in self._workers:
             worker.dismiss()
+            if not worker.idle:
+                worker.kill()
         for worker in self._workers:
             worker.wait()
         self._workers.clear()

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -124,8 +125,11 @@ class Worker:
                     self._stop.set()
                 else:
                     self._jobs.put(order)
-        except BaseException:  # above all the end of the pipe: nobody is left to work for
+        except EOFError:  # the end of the pipe: nobody is left to work for
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
 
     def _tell(self, message: Message) -> None:
         try:
