@@ -236,12 +236,12 @@ class _Writing:
     tally: _Tally
     saving: Checkpoints
 
-    def __call__(self, item: tuple[FrameResult, PackedState | None]) -> None:
-        """On the writer thread: a state comes after everything that it presupposes."""
-        result, state = item
-        self.tally.count(self.opened.folder.add(result))
-        if state is not None:
-            self.saving.write(state)
+    def __call__(self, item: FrameResult | PackedState) -> None:
+        """On the writer thread: a state comes after the result of its frame, and so after all that it presupposes."""
+        if isinstance(item, FrameResult):
+            self.tally.count(self.opened.folder.add(item))
+        else:
+            self.saving.write(item)
 
 
 def _checkpoints(opened: Opened, record: RunRecord, seconds: float | None) -> Checkpoints:
@@ -283,11 +283,12 @@ def _follow(
 
     with WriteBehind(writing, RESULTS_BEHIND) as writer, closing(results):
         for result in results:
-            stopped = _is_set(stop) and not (directed is not None and directed.stopped)
-            state = saving.take(result, tracker, job.source) if stopped or saving.is_due else None
-            writer.put((result, state))
+            writer.put(result)
             if on_progress is not None and directed is None:
                 on_progress(job.tracked.index(result.frame.index) + 1, len(job.tracked))
+            stopped = _is_set(stop) and not (directed is not None and directed.stopped)
+            if (stopped or saving.is_due) and (state := saving.take(result, tracker, job.source)) is not None:
+                writer.put(state)
             if stopped:
                 tally.whole = result.frame.index == job.tracked[-1]
                 break
