@@ -262,6 +262,15 @@ def test_a_driver_that_was_removed_comes_back(world: World, tmp_path: Path) -> N
     assert one.claim() is not None
 
 
+def test_to_claim_is_a_sign_of_life(world: World, tmp_path: Path) -> None:
+    one, two = world.driver(tmp_path / "out", 1), world.driver(tmp_path / "out", 2)
+    for ledger in (one, two):
+        ledger.enter([job(tmp_path, "a")])
+    world.now += 31  # one was hashing files, say
+    assert one.claim() is not None
+    assert two.claim() is None
+
+
 def test_nothing_is_taken_over_while_an_orphaned_worker_writes(world: World, tmp_path: Path) -> None:
     one = world.driver(tmp_path / "out", 1)
     plan = [job(tmp_path, name) for name in "ab"]

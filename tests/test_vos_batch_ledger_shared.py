@@ -47,12 +47,14 @@ class SharedLedger(RuleBasedStateMachine):
     def is_alive(self, pid: int | None) -> bool:
         return pid in self.world.living and self.world.now - self.beaten[pid] <= 30
 
-    def claimable(self) -> set[str]:
-        return {
+    def claimable(self, pid: int) -> set[str]:
+        """What waits, or runs under another driver that is gone: nobody takes its own videos for lost."""
+        lost = {
             name
-            for name in self.names
-            if self.state[name] == "waiting" or (self.state[name] == "running" and not self.is_alive(self.holder[name]))
+            for name, state in self.state.items()
+            if state == "running" and self.holder[name] != pid and not self.is_alive(self.holder[name])
         }
+        return lost | {name for name, state in self.state.items() if state == "waiting"}
 
     def pick(self, data: st.DataObject) -> int:
         return data.draw(st.sampled_from(sorted(self.ledgers)))
@@ -84,7 +86,7 @@ class SharedLedger(RuleBasedStateMachine):
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
         pid = self.pick(data)
-        before = self.claimable()
+        before = self.claimable(pid)
         row = self.ledgers[pid].claim()
         whole = {name for name in before if self.finished[name]}
         if row is None:
@@ -92,6 +94,7 @@ class SharedLedger(RuleBasedStateMachine):
         else:
             assert row.name in before - whole
             self.state[row.name], self.holder[row.name] = "running", pid
+            self.beaten[pid] = self.world.now
         for name in whole:  # found to be done on the way, if it was come by
             if self.ledgers[pid].row(name).state == "done":  # type: ignore[union-attr]
                 self.state[name] = "done"

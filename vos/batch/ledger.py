@@ -200,8 +200,7 @@ class Ledger:
         if not now and moment - self._beaten < BEAT:
             return ()
         with self._file.change() as connection:
-            if not connection.execute("UPDATE drivers SET beat=? WHERE id=?", (moment, me)).rowcount:
-                self._insert_driver(connection, me)  # somebody took it for dead and removed it
+            self._sign(connection, me)
             self._tell_news(connection, me)
             held = connection.execute("SELECT name FROM videos WHERE state='running' AND driver=?", (me,)).fetchall()
         self._beaten = moment
@@ -348,6 +347,12 @@ class Ledger:
         )
         return int(done.lastrowid or 0)
 
+    def _sign(self, connection: sqlite3.Connection, me: int) -> None:
+        """This driver lives."""
+        moment = self._machine.monotonic()
+        if not connection.execute("UPDATE drivers SET beat=? WHERE id=?", (moment, me)).rowcount:
+            self._insert_driver(connection, me)  # somebody took it for dead and removed it
+
     def _alive(self) -> frozenset[int]:
         """Numbers of the drivers that live."""
         return frozenset(
@@ -398,6 +403,7 @@ class Ledger:
         with self._file.change() as connection:
             if found["state"] == "running" and found["driver"] in self._alive():
                 return False
+            self._sign(connection, me)  # or it would be taken over at once by a driver that thinks this one gone
             pid = self._machine.myself().pid
             values = taken(me, pid, again, before, found["stamp"] + 1, self._machine.wall())
             return update(connection, found["name"], values, found["stamp"])
