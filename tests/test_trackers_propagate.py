@@ -239,3 +239,8 @@ def test_a_reader_can_be_replaced() -> None:
     tracker = DenseTracker(Still())
     tracker.step(two.images[0], [MaskPrompt(two.masks[0][0], 4)])
     assert iou(tracker.step(two.images[1]).mask(4), two.masks[0][0]) > 0.9
+
+
+def test_a_frame_on_which_nothing_is_within_reach() -> None:
+    """Objects that nothing on the frame looks like, and that were not there lately, leave no cell to search for."""
+    assert most_alike(torch.zeros(0, 8), 4).shape == (0, 2)

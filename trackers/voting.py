@@ -109,7 +109,7 @@ def most_alike(affinity: Tensor, k: int) -> Tensor:
     Cells are compared in groups of four that lie a quarter of the frame apart, and only the best of each group goes
     on: a search among a quarter of the candidates that loses next to nothing.
     """
-    groups = affinity.view(len(affinity), 4, -1)  # (R, 4, L / 4)
+    groups = affinity.view(len(affinity), 4, affinity.shape[1] // 4)  # R may be 0
     best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
     member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
     return member * groups.shape[2] + best
