@@ -102,7 +102,8 @@ def _depth(wrong: Mask, own: Mask, against: Mask) -> float:
         depth = float(max(wrong.shape))
     if against.any():
         depth = min(depth, float(_distance(against)[wrong].min()))
-    return max(LEAST_DEPTH, min(depth, min(wrong.shape) / 2))
+    half = float(min(wrong.shape)) / 2
+    return max(LEAST_DEPTH, min(depth, half))
 
 
 def _distance(region: Mask) -> Soft:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scenes import Scene, iou, scene
 
 from seem_core.errors import PromptError
-from seem_core.local_correction import corrected, marked
+from seem_core.local_correction import Correction, corrected, marked
 from seem_core.prompts import PointPrompt, PolygonPrompt, ScribblePrompt
 from seem_core.training.clicks import ClickMarks, next_click
 
@@ -38,7 +38,11 @@ def test_a_negative_click_takes_a_piece_away_and_nothing_else(two: Scene) -> Non
 
 def test_marks_that_the_mask_obeys_change_nothing_and_hold(two: Scene) -> None:
     image, (disc, _) = two.images[0], two.masks[0]
-    obeyed = [PointPrompt(80, 60), PointPrompt(150, 20, positive=False), ScribblePrompt(((70, 60), (90, 60)))]
+    obeyed: list[Correction] = [
+        PointPrompt(80, 60),
+        PointPrompt(150, 20, positive=False),
+        ScribblePrompt(((70, 60), (90, 60))),
+    ]
     assert np.array_equal(corrected(image, disc, obeyed), disc)
     assert corrected(image, disc, []) is disc or np.array_equal(corrected(image, disc, []), disc)
     taken = corrected(image, disc, [PointPrompt(80, 60), PointPrompt(80, 70, positive=False)])
@@ -72,7 +76,8 @@ def test_an_empty_mask_grows_and_a_full_one_shrinks(two: Scene) -> None:
 def test_clicks_on_the_larger_error_come_closer(two: Scene) -> None:
     image, (disc, other) = two.images[0], two.masks[0]
     mask = np.roll(disc, 20, axis=1) | other
-    marks, prompts = ClickMarks.none((disc.shape[0], disc.shape[1])), []
+    marks = ClickMarks.none((disc.shape[0], disc.shape[1]))
+    prompts: list[Correction] = []
     for _ in range(6):
         click = next_click(disc, mask, marks)
         if click is None:

@@ -104,7 +104,10 @@ def test_the_shipped_model_reads_marks_and_corrections_stay_near_them(
     assert np.array_equal(given[1], a)
     assert given[3][110, 230]  # by colour
     assert list(asked[0]) == [1, 3]
-    corrections = [PointPrompt(155, 20, positive=False), ScribblePrompt(((230, 105), (230, 115)), object_id=5)]
+    corrections: list[Prompt] = [
+        PointPrompt(155, 20, positive=False),
+        ScribblePrompt(((230, 105), (230, 115)), object_id=5),
+    ]
     kept = given_masks(image, corrections, known(two, (1, 5)))
     assert len(asked) == 1
     assert iou(kept[1], a) > 0.99  # obeyed already

@@ -21,7 +21,15 @@ from seem_core.grabcut import masks_from_prompts
 from seem_core.local_correction import corrected, marked
 from seem_core.model_store import shipped_path
 from seem_core.prompt_canvas import MARKS, Mark, check_mark, is_positive
-from seem_core.prompts import MaskPrompt, PointPrompt, Prompt, ReferencePrompt, ScribblePrompt, TextPrompt
+from seem_core.prompts import (
+    MaskPrompt,
+    PointPrompt,
+    PolygonPrompt,
+    Prompt,
+    ReferencePrompt,
+    ScribblePrompt,
+    TextPrompt,
+)
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks
 from trackers.mark_reading import read_marks
@@ -163,7 +171,11 @@ def _as_marked(image: Image, mask: Mask, object_id: int, marks: Mapping[int, Seq
 
     anew: strokes that have just been read say nothing new where they were left out, and are painted over.
     """
-    own = [m for m in marks[object_id] if isinstance(m, PointPrompt | ScribblePrompt) or not is_positive(m)]
+    own = [
+        m
+        for m in marks[object_id]
+        if isinstance(m, PointPrompt | ScribblePrompt) or (isinstance(m, PolygonPrompt) and not m.positive)
+    ]
     if anew:
         strokes = [m for m in own if isinstance(m, ScribblePrompt) and m.positive]
         mask = mask | marked(strokes, (image.shape[0], image.shape[1]))
