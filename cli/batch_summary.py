@@ -59,14 +59,16 @@ def summary(lines: Sequence[SummaryLine], seconds: float, frames: int) -> Iterat
     yield from texts[:1]
     for line, text in zip(shown, texts[1:], strict=True):
         yield text
-        yield from _wrapped(line.message, width)
+        for told in (line.message, *line.warnings):
+            yield from _wrapped(told, width)
     yield from [""] * bool(texts)
     counts = Counter(line.outcome for line in lines)
-    yield f"{len(lines)} videos: " + ", ".join(f"{n} {what}" for what, n in _in_order(counts))
+    warned = sum(bool(line.warnings) for line in lines)
+    total = f"{len(lines)} videos: " + ", ".join(f"{n} {what}" for what, n in _in_order(counts))
+    yield total + (f"; {warned} with warnings" if warned else "")
     if frames:
-        yield f"{frames:,} frames in {duration(seconds)}" + (
-            f", {frames / seconds:.1f} frames/s" if seconds >= 1 else ""
-        )
+        rate = f", {frames / seconds:.1f} frames/s" if seconds >= 1 else ""
+        yield f"{frames:,} frames in {duration(seconds)}{rate}"
 
 
 def _name(line: SummaryLine) -> str:

@@ -294,6 +294,20 @@ def test_the_summary_of_many_videos_lists_what_is_not_done(monkeypatch: pytest.M
     assert list(summary(lines[:1] * 50, 1.0, 0)) == ["50 videos: 50 done"]
 
 
+def test_the_summary_of_a_few_videos_also_says_what_was_odd_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    gap = "1 of 50 frames of b.mp4 cannot be decoded: 30"
+    lines = [line("a", "done", frames=3, seconds=1.0), line("b", "done", frames=49, seconds=10.0, warnings=(gap,))]
+    text = list(summary(lines, 0.5, 52))
+    assert text[2:] == [
+        "b.mp4  done         49       4.9",
+        f"    {gap}",
+        "",
+        "2 videos: 2 done; 1 with warnings",
+        "52 frames in 0 s",
+    ]
+
+
 def test_names_lose_their_middle() -> None:
     assert elided("short", 10) == "short"
     assert elided("abcdefghijklmnop", 10) == "abcd...nop"
