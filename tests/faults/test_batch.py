@@ -224,10 +224,10 @@ def test_bad_files_fail_by_themselves_with_a_sentence(tmp_path: Path, data_root:
     (clips / "picture.png").rename(clips / "mislabelled.mp4")
     (clips / "absurd.gif").write_bytes(b"GIF89a" + b"\xff\xff\xff\xff" + bytes(100))
     (clips / "loop.mp4").symlink_to("loop.mp4")
-    point = {"version": 1, "objects": [{"id": 1, "prompts": [{"frame": 0, "box": [4, 4, 20, 20]}]}]}
-    for video in list(clips.iterdir()):
-        video.with_suffix(".json").write_text(json.dumps(point))
-    code, printed, run = run_batch_to_end(str(clips), "-o", str(out), *COPY)
+    table = clips / "table.jsonl"
+    rows = [{"video": video.name, "box": "4,4,20,20", "end": 8} for video in sorted(clips.iterdir())]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, printed, run = run_batch_to_end(str(table), "-o", str(out), *COPY)
     assert (code, run.other) == (6, [])
     ends = {e["video"]: e["cause"] or e["outcome"] for e in run.events if e["event"] == "finished"}
     bad = {"zero", "truncated", "absurd", "loop", "AudioVideoInterleave"}
