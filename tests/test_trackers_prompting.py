@@ -93,7 +93,7 @@ def test_the_shipped_model_reads_marks_and_corrections_stay_near_them(
     image, (a, b) = two.images[0], two.masks[0]
     asked: list[dict[int, Sequence[Prompt]]] = []
 
-    def read(image: Any, prompts: dict[int, Sequence[Prompt]], segmenter: Any) -> dict[int, Any]:
+    def read(image: Any, prompts: dict[int, Sequence[Prompt]], segmenter: Any, borders: Any) -> dict[int, Any]:
         """Finds the first disc for objects 1 and 2, nothing for others."""
         asked.append(prompts)
         return {i: a.copy() if i <= 2 else np.zeros_like(a) for i in prompts}

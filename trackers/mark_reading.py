@@ -1,7 +1,8 @@
 """A small model reads the marks of an object from several views: the whole picture, a closer one, and their mirrors.
 
 What a model knows of a border it knows in cells of its input, and an object that is small in the picture has few of
-them. The first answer, or a box, says where to look closer; the answers of all views are averaged.
+them. The first answer, or a box, says where to look closer. What the closer view and its mirror answer is averaged, and
+its borders are made sharp (`trackers.still_borders`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trackers.base import Image
 
 if TYPE_CHECKING:
     from seem_core.segmenter import SeemSegmenter
+    from trackers.still_borders import StillBorders
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
 Soft = npt.NDArray[np.float32]  # (H, W)
@@ -73,11 +75,16 @@ class View:
         return replace(mark, points=tuple(self.place(x, y) for x, y in mark.points))
 
 
-def read_marks(image: Image, prompts: Mapping[int, Sequence[Mark]], segmenter: SeemSegmenter) -> dict[int, Mask]:
+def read_marks(
+    image: Image,
+    prompts: Mapping[int, Sequence[Mark]],
+    segmenter: SeemSegmenter,
+    borders: StillBorders | None = None,
+) -> dict[int, Mask]:
     """Object id -> (H, W) bool mask of what its marks show; empty where the model finds nothing that they touch.
 
     image: (H, W, 3) uint8 RGB; prompts are in its pixels, and marks alone (no words, no references). Of an answer those
-    parts count that a positive mark touches, and nothing outside of boxes.
+    parts count that a positive mark touches, and nothing outside of boxes. borders: makes the answers sharp.
 
     Raises PromptError for a place outside the image and for an object without a positive mark.
     """
@@ -93,7 +100,7 @@ def read_marks(image: Image, prompts: Mapping[int, Sequence[Mark]], segmenter: S
         first = marked_parts(found[i] > 0, of) if i in found else marked_parts(np.ones((h, w), np.bool_), of)
         if not first.any():
             first = _searched(close, image, i, of)
-        closer = _closer(close, image, i, of, first) if first.any() else first
+        closer = _closer(close, borders, image, i, of, first) if first.any() else first
         masks[i] = closer if closer.any() or i not in found else first
     return masks
 
@@ -154,15 +161,25 @@ def _searched(segmenter: SeemSegmenter, image: Image, object_id: int, prompts: S
     return found
 
 
-def _closer(segmenter: SeemSegmenter, image: Image, object_id: int, prompts: Sequence[Mark], first: Mask) -> Mask:
+def _closer(
+    segmenter: SeemSegmenter,
+    borders: StillBorders | None,
+    image: Image,
+    object_id: int,
+    prompts: Sequence[Mark],
+    first: Mask,
+) -> Mask:
     """The mask as a closer view and its mirror show it; first: where to look. May be empty."""
     box = _extent(first, prompts)
     margin = MARGIN * max(box[2] - box[0] + 1, box[3] - box[1] + 1) + _LEAST_MARGIN
     view = _view(box, margin, first.shape)
     views = (view, replace(view, mirrored=True))
-    logits = [_ask(segmenter, image, v, {object_id: prompts})[object_id] for v in views]
+    logits = np.mean([_ask(segmenter, image, v, {object_id: prompts})[object_id] for v in views], 0, np.float32)
     mask = np.zeros_like(first)
-    view.of(mask)[:] = np.mean(logits, 0) > 0
+    part = logits > 0
+    if borders is not None and part.any():
+        part = borders.sharpened(view.of(image), logits) > 0.5
+    view.of(mask)[:] = part
     return marked_parts(mask, prompts)
 
 

@@ -33,6 +33,7 @@ from seem_core.prompts import (
 from seem_core.segmenter_types import Prediction, Segmenter, masks_as_prediction
 from trackers.base import Image, ObjectMasks
 from trackers.mark_reading import read_marks
+from trackers.still_borders import shipped_borders
 
 if TYPE_CHECKING:
     from seem_core.segmenter import SeemSegmenter
@@ -149,7 +150,7 @@ def _by_default(
     known = {i: _known(image, marks[i], None if found is None or i not in found.ids else found.mask(i)) for i in asked}
     fresh = [i for i in asked if not known[i].any()]
     lite = shipped_segmenter() if fresh and shipped else None
-    read = read_marks(image, {i: marks[i] for i in fresh}, lite) if lite is not None else {}
+    read = read_marks(image, {i: marks[i] for i in fresh}, lite, shipped_borders()) if lite is not None else {}
     unread = [i for i in fresh if i not in read or not read[i].any()]
     corrects = {i: mask for i, mask in known.items() if mask.any()}
     by_colour = masks_from_prompts(image, [m for some in marks.values() for m in some], corrects) if unread else {}
