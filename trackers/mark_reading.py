@@ -174,7 +174,7 @@ def _closer(
     margin = MARGIN * max(box[2] - box[0] + 1, box[3] - box[1] + 1) + _LEAST_MARGIN
     view = _view(box, margin, first.shape)
     views = (view, replace(view, mirrored=True))
-    logits = np.mean([_ask(segmenter, image, v, {object_id: prompts})[object_id] for v in views], 0, np.float32)
+    logits: Soft = np.stack([_ask(segmenter, image, v, {object_id: prompts})[object_id] for v in views]).mean(0)
     mask = np.zeros_like(first)
     part = logits > 0
     if borders is not None and part.any():
