@@ -64,7 +64,7 @@ def summary(lines: Sequence[SummaryLine], seconds: float, frames: int) -> Iterat
     yield from [""] * bool(texts)
     counts = Counter(line.outcome for line in lines)
     warned = sum(bool(line.warnings) for line in lines)
-    total = f"{len(lines)} videos: " + ", ".join(f"{n} {what}" for what, n in _in_order(counts))
+    total = f"{len(lines)} video{'s' * (len(lines) != 1)}: " + ", ".join(f"{n} {what}" for what, n in _in_order(counts))
     yield total + (f"; {warned} with warnings" if warned else "")
     if frames:
         rate = f", {frames / seconds:.1f} frames/s" if seconds >= 1 else ""

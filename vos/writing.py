@@ -28,7 +28,9 @@ def writing(path: Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None
 
 def refuse_link(path: Path) -> None:
     """Raise OutputError where ``path`` is a symbolic link: what is written or removed there would lie elsewhere."""
-    if path.is_symlink():
+    with writing(path):
+        is_link = path.is_symlink()
+    if is_link:
         raise OutputError(
             f"{path} is a symbolic link, and results are written and removed only inside their own folder; "
             "remove the link, or choose another folder"
