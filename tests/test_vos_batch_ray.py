@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -336,5 +337,6 @@ def test_the_command_runs_a_batch_on_the_cluster_into_a_store(nodes: TwoNodes, t
 
 
 def test_what_cannot_be_a_cluster_is_refused() -> None:
+    require(importlib.util.find_spec("ray") is not None, "Ray is not installed; pip install 'seem-vos[ray]'")
     with pytest.raises(InputError, match="is that of a Ray client"):
         RayEngine(address="ray://127.0.0.1:10001")
