@@ -295,11 +295,15 @@ def test_a_run_that_came_to_its_end_without_its_driver_is_done(world: World, tmp
     one.enter([plan])
     one.claim()
     finish(plan)
+    (plan.out / ".state").mkdir()
+    for left in (".lock", ".state/00002-a.safetensors", ".state/.00003-a.safetensors.part"):
+        (plan.out / left).touch()  # its worker was killed before it could remove them
     del world.living[1]
     two = world.driver(tmp_path / "out", 2, real=True)
     two.enter([plan])
     assert two.claim() is None
     assert states(two) == {"a": "done"}
+    assert not [path for path in plan.out.iterdir() if path.name.startswith(".")]
     assert set(row_of(two, "a").inputs) == {str(plan.video), plan.masks[0]}
 
 

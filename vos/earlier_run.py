@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from seem_core.errors import InputError, VosError
+from vos.folder_lock import lock_folder, unlock_folder
 from vos.images import list_images
 from vos.run_record import FRAMES_FILE, MASKS_FOLDER, RUN_FILE, FrameRecord, RunRecord, read_frames, read_run
 from vos.writing import writing
@@ -89,6 +90,19 @@ def remove_states(folder: Path) -> None:
             path.unlink(missing_ok=True)
     with suppress(OSError):  # not there, or somebody keeps something else in it
         states.rmdir()
+
+
+def tidy_finished(folder: Path) -> None:
+    """Remove what a process that was killed just after its run was done could not: saved states, and its lock.
+
+    Nothing happens where another run has locked the folder, or nobody may write there.
+    """
+    with suppress(VosError):
+        lock = lock_folder(folder)
+        try:
+            remove_states(folder)
+        finally:
+            unlock_folder(folder, lock)
 
 
 def _records(folder: Path) -> Iterator[FrameRecord]:

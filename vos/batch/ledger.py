@@ -156,6 +156,8 @@ class Ledger:
         row has ``again``, run the job with ``overwrite``.
         """
         from vos.batch.fingerprints import identity_of, missing_picture, signatures_of
+        from vos.batch.urls import url_of
+        from vos.earlier_run import tidy_finished
 
         me = self._driver()
         passed: set[bytes] = set()
@@ -168,6 +170,8 @@ class Ledger:
             again = found["again"]
             if found["begun"] and run is not None and identity_of(run) != found["before"]:
                 if not missing_picture(job, run):
+                    if url_of(job.out) is None:
+                        tidy_finished(job.out)
                     self._settle(found, run)
                     continue
                 again = b""  # its masks are whole: pictures alone are made
