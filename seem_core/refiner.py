@@ -1,14 +1,16 @@
 """A small decoder of borders: it makes a sharp mask out of a worn one and the picture's features.
 
-Label propagation reads masks from memory that it wrote there itself, and they blur a little with every frame. The
-refiner sees that prior at stride 4, the strongest other claim on each cell, and shallow features of the frame; what it
-answers is added to the prior's log-odds. Before training it adds nothing.
+Label propagation reads masks from memory that it wrote there itself, and they blur a little with every frame. Memory
+holds two versions of each mask: as it was read, and as the refiner made it. Neither is good alone: the first wears
+out, in the second a mistake of the refiner lasts. The refiner sees what is read of both at stride 4, the strongest
+other claim on each cell, and shallow features of the frame; what it answers, at stride 2, is added to the log-odds of
+the first. Before training it adds nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -28,19 +30,21 @@ STEP = 24  # crops have sides of multiples of it: kernels are compiled and cache
 @dataclass(frozen=True)
 class RefinerConfig:
     """Channels. half, quarter, eighth: of the features at strides 2, 4 and 8 (those of Lite0's blocks 0 and 2, and the
-    keys of label propagation); cues: of what is made of them once per frame; fine, coarse: of the maps of one object at
-    strides 4 and 8."""
+    keys of label propagation); cues: of what is made of them once per frame; finest, fine, coarse: of the maps of one
+    object at strides 2, 4 and 8. blocks: at stride 8."""
 
     half: int = 16
     quarter: int = 24
     eighth: int = 152
-    cues: int = 32
-    fine: int = 40
-    coarse: int = 64
+    cues: int = 40
+    finest: int = 12
+    fine: int = 48
+    coarse: int = 80
+    blocks: int = 3
 
     def __post_init__(self) -> None:
-        if min(self.half, self.quarter, self.eighth, self.cues, self.fine, self.coarse) < 1:
-            raise InputError(f"every number of channels is at least 1: {self}")
+        if min(astuple(self)) < 1:
+            raise InputError(f"every number of channels and blocks is at least 1: {self}")
 
     def build(self) -> BorderRefiner:
         return BorderRefiner(self)
@@ -48,20 +52,23 @@ class RefinerConfig:
 
 @dataclass(frozen=True, eq=False)
 class Cues:
-    """What the refiner sees of B pictures, whatever the object. fine (B, P, h, w) at stride 4, coarse (B, P, h / 2,
-    w / 2)."""
+    """What the refiner sees of B pictures, whatever the object. finest (B, Q, 2 h, 2 w) at stride 2, fine (B, P, h, w),
+    coarse (B, P, h / 2, w / 2)."""
 
+    finest: Tensor
     fine: Tensor
     coarse: Tensor
 
     def of(self, picture: Tensor) -> Cues:
         """Those of the pictures with these (R,) indices."""
-        return Cues(self.fine[picture], self.coarse[picture])
+        return Cues(self.finest[picture], self.fine[picture], self.coarse[picture])
 
     def crop(self, rows: slice, columns: slice) -> Cues:
         """A part; both slices start and end at even cells of stride 4."""
+        twice = [slice(s.start * 2, s.stop * 2) for s in (rows, columns)]
         half = [slice(s.start // 2, s.stop // 2) for s in (rows, columns)]
-        return Cues(self.fine[:, :, rows, columns], self.coarse[:, :, half[0], half[1]])
+        finest = self.finest[:, :, twice[0], twice[1]]
+        return Cues(finest, self.fine[:, :, rows, columns], self.coarse[:, :, half[0], half[1]])
 
 
 class Residual(nn.Module):
@@ -83,24 +90,28 @@ class BorderRefiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        p, fine, coarse = config.cues, config.fine, config.coarse
+        p, finest, fine, coarse = config.cues, config.finest, config.fine, config.coarse
         self.see_half = nn.Conv2d(config.half, p, 2, stride=2)
         self.see_quarter = nn.Conv2d(config.quarter, p, 1)
         self.see_eighth = nn.Conv2d(config.eighth, p, 1)
-        self.enter = nn.Conv2d(p + 3, fine, 3, padding=1)
+        self.see_finest = nn.Conv2d(config.half, finest, 1)
+        self.enter = nn.Conv2d(p + 8, fine, 3, padding=1)
         self.down = nn.Conv2d(fine, coarse, 2, stride=2)
         self.enter_coarse = nn.Conv2d(p, coarse, 1)
-        self.context = nn.Sequential(Residual(coarse), Residual(coarse))
+        self.context = nn.Sequential(*(Residual(coarse) for _ in range(config.blocks)))
         self.up = nn.Conv2d(coarse, fine, 1)
         self.sharpen = Residual(fine)
-        self.leave = nn.Conv2d(fine, 1, 3, padding=1)
+        self.divide = nn.Conv2d(fine, 4 * finest, 1)
+        self.sharpen_finest = Residual(finest)
+        self.leave = nn.Conv2d(finest, 1, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]  # there is one
 
     @torch.no_grad()
     def calibrate(self, half: Tensor, quarter: Tensor, eighth: Tensor) -> None:
         """Scale the first layers so that features like these, (B, C, h, w) each, come out with mean 0 and spread 1."""
-        for layer, features in ((self.see_half, half), (self.see_quarter, quarter), (self.see_eighth, eighth)):
+        seen = ((self.see_half, half), (self.see_finest, half), (self.see_quarter, quarter), (self.see_eighth, eighth))
+        for layer, features in seen:
             flat = features.float().transpose(0, 1).flatten(1)  # (C, ...)
             layer.weight /= flat.std(1).clamp(min=1e-4)[:, None, None]
             layer.bias -= (layer.weight.sum((2, 3)) * flat.mean(1)).sum(1)  # type: ignore[operator]
@@ -109,27 +120,36 @@ class BorderRefiner(nn.Module):
         """Features (B, C, 2 h, 2 w), (B, C, h, w) and (B, C, h / 2, w / 2) of B pictures."""
         coarse = self.see_eighth(eighth)
         deep = F.interpolate(coarse, scale_factor=2, mode="bilinear")
-        return Cues(F.relu(self.see_half(half) + self.see_quarter(quarter) + deep), F.relu(coarse))
+        fine = F.relu(self.see_half(half) + self.see_quarter(quarter) + deep)
+        return Cues(self.see_finest(half), fine, F.relu(coarse))
 
     def forward(self, cues: Cues, own: Tensor, other: Tensor) -> Tensor:
-        """Log-odds (R, h, w) of R objects, h and w even. own, other: (R, h, w) probabilities of the object and of the
-        strongest other one; cues: of the picture that each is on."""
-        prior = log_odds(own)
-        seen = torch.stack([prior / 4, log_odds(other) / 4, own], 1).to(cues.fine.dtype)
+        """Log-odds (R, 2 h, 2 w) of R objects, h and w even. own: (R, 3, h, w) probabilities of the object, read from
+        masks as they were read and as they were made sharp, and how much it looks like it (see
+        `seem_core.appearance`); other: the same, each of the strongest other object; cues: of the picture that each
+        is on."""
+        prior = log_odds(own[:, 0])
+        odds = torch.stack([prior, log_odds(own[:, 1]), log_odds(other[:, 0])], 1) / 4
+        seen = torch.cat([odds, own, other[:, 1:]], 1).to(cues.fine.dtype)
         x = F.relu(self.enter(torch.cat([cues.fine, seen], 1)))  # (R, F, h, w)
         context = F.relu(self.down(x) + self.enter_coarse(cues.coarse))
         context = F.interpolate(self.up(self.context(context)), scale_factor=2, mode="bilinear")
-        change: Tensor = self.leave(self.sharpen(F.relu(x + context)))
-        return prior + change[:, 0].float()
+        x = self.sharpen(F.relu(x + context))
+        x = F.relu(F.pixel_shuffle(self.divide(x), 2) + cues.finest)  # (R, Q, 2 h, 2 w)
+        change: Tensor = self.leave(self.sharpen_finest(x))
+        return F.interpolate(prior[:, None], scale_factor=2, mode="bilinear")[:, 0] + change[:, 0].float()
 
-    def refine(self, cues: Cues, masks: Tensor) -> Tensor:
-        """(N, h, w) probabilities of the objects of one picture, each on its own, made sharp. Each is changed near
-        itself only, and where there is none of it, there will be none."""
-        refined = torch.zeros_like(masks)
-        for n, (rows, columns) in crops(masks):
-            near = masks[:, rows, columns]
-            logits = self(cues.crop(rows, columns), near[n : n + 1], strongest_other(near, n)[None])
-            refined[n, rows, columns] = bounded(logits[0].sigmoid(), near[n])
+    def refine(self, cues: Cues, read: Tensor) -> Tensor:
+        """(N, 2 h, 2 w) probabilities of the objects of one picture, each on its own, from what is known of them,
+        (N, 3, h, w), see `forward`. Each is changed near itself only, and where there is none of it, there will be
+        none."""
+        n, _, h, w = read.shape
+        refined = read.new_zeros(n, 2 * h, 2 * w)
+        for i, (rows, columns) in crops(read[:, :2].amax(1)):
+            near = read[:, :, rows, columns]
+            logits = self(cues.crop(rows, columns), near[i : i + 1], strongest_other(near, i)[None])
+            place = (i, slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))
+            refined[place] = bounded(logits[0].sigmoid(), near[i, :2].amax(0))
         return refined
 
 
@@ -139,11 +159,12 @@ def log_odds(p: Tensor) -> Tensor:
 
 
 def bounded(refined: Tensor, prior: Tensor) -> Tensor:
-    """(h, w) refined probabilities, no larger than the prior `REACH` cells or more from the largest part of the object;
-    faint ones are 0. What looks alike and stands apart must not become sure of itself."""
+    """(2 h, 2 w) refined probabilities, no larger than the (h, w) prior `REACH` cells or more from the largest part of
+    the object; faint ones are 0. What looks alike and stands apart must not become sure of itself."""
     side = 2 * REACH - 1
-    near = F.max_pool2d(largest_part(prior > 0.5).float()[None], side, 1, REACH - 1)[0] > 0
-    refined = torch.where(near, refined, torch.minimum(refined, prior))
+    near = F.max_pool2d(largest_part(prior > 0.5).float()[None], side, 1, REACH - 1)
+    most = F.interpolate(torch.where(near > 0, 1.0, prior)[None], scale_factor=2)[0, 0]
+    refined = torch.minimum(refined, most)
     return refined * (refined > PRESENT)
 
 
@@ -157,7 +178,7 @@ def largest_part(mask: Tensor) -> Tensor:
 
 
 def strongest_other(masks: Tensor, n: int) -> Tensor:
-    """(h, w) largest of (N, h, w) probabilities besides the n-th; 0 where there is no other."""
+    """The largest of (N, ...) numbers besides the n-th; 0 where there is no other."""
     others = torch.cat([masks[:n], masks[n + 1 :]])
     return others.amax(0) if len(others) else torch.zeros_like(masks[0])
 

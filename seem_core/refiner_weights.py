@@ -13,7 +13,7 @@ from seem_core.errors import CheckpointError
 from seem_core.net_file import read_net, write_net
 from seem_core.refiner import BorderRefiner, RefinerConfig
 
-FORMAT = "vos-border-refiner-1"
+FORMAT = "vos-border-refiner-2"
 SHIPPED = Path(__file__).parent / "weights" / "lite.safetensors"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -27,7 +28,7 @@ from seem_core.refiner import (
 )
 from seem_core.refiner_weights import load_refiner, save_refiner
 
-SMALL = RefinerConfig(half=3, quarter=4, eighth=5, cues=6, fine=8, coarse=8)
+SMALL = RefinerConfig(half=3, quarter=4, eighth=5, cues=6, finest=4, fine=8, coarse=8)
 
 
 def features(h: int, w: int, pictures: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,6 +47,16 @@ def trained() -> BorderRefiner:
     return model
 
 
+def known(masks: Tensor) -> Tensor:
+    """(N, 3, h, w): both versions say the same, nothing is known of the appearance."""
+    return torch.stack([masks, masks, torch.zeros_like(masks)], 1)
+
+
+def doubled(masks: Tensor) -> Tensor:
+    """(N, 2 h, 2 w)."""
+    return F.interpolate(masks[None], scale_factor=2, mode="bilinear")[0]
+
+
 def discs(h: int, w: int, *places: tuple[int, int, int]) -> Tensor:
     """(N, h, w) soft discs: row, column, radius."""
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
@@ -56,48 +67,51 @@ def discs(h: int, w: int, *places: tuple[int, int, int]) -> Tensor:
 def test_it_begins_as_the_identity() -> None:
     model = SMALL.build()
     masks = discs(40, 64, (15, 20, 8), (22, 40, 9))
-    assert (model.refine(model.look(*features(40, 64)), masks) - masks).abs().max() <= PRESENT
-    logits = model(model.look(*features(40, 64)), masks[:1], masks[1:])
-    torch.testing.assert_close(logits.sigmoid(), masks[:1].clamp(SURE, 1 - SURE))
+    refined = model.refine(model.look(*features(40, 64)), known(masks))
+    assert torch.equal(refined > 0.5, doubled(torch.logit(masks, SURE)).sigmoid() > 0.5)
+    logits = model(model.look(*features(40, 64)), known(masks[:1]), known(masks[1:]))
+    torch.testing.assert_close(logits, doubled(torch.logit(masks[:1], SURE)))
 
 
 @torch.no_grad()
 def test_shapes() -> None:
     model = trained()
     cues = model.look(*features(24, 32, pictures=2))
-    assert (cues.fine.shape, cues.coarse.shape) == ((2, 6, 24, 32), (2, 6, 12, 16))
-    own = torch.rand(3, 24, 32)
-    assert model(cues.of(torch.tensor([0, 1, 1])), own, torch.zeros_like(own)).shape == (3, 24, 32)
-    assert model.refine(model.look(*features(24, 32)), own).shape == (3, 24, 32)
-    assert model.refine(model.look(*features(24, 32)), own[:0]).shape == (0, 24, 32)
+    assert (cues.finest.shape, cues.fine.shape, cues.coarse.shape) == ((2, 4, 48, 64), (2, 6, 24, 32), (2, 6, 12, 16))
+    own = torch.rand(3, 3, 24, 32)
+    assert model(cues.of(torch.tensor([0, 1, 1])), own, torch.zeros_like(own)).shape == (3, 48, 64)
+    assert model.refine(model.look(*features(24, 32)), own).shape == (3, 48, 64)
+    assert model.refine(model.look(*features(24, 32)), own[:0]).shape == (0, 48, 64)
 
 
 @torch.no_grad()
 def test_a_crop_says_what_the_whole_says_away_from_its_border() -> None:
-    model, inner = trained(), 14  # farther than convolutions reach
-    cues, own = model.look(*features(96, 128)), discs(96, 128, (50, 60, 12))
+    model, inner = trained(), 40  # farther than convolutions reach
+    cues, mask = model.look(*features(96, 128)), discs(96, 128, (50, 60, 12))
+    own = known(mask)
     rows, columns = slice(20, 84), slice(30, 94)
     whole = model(cues, own, torch.zeros_like(own))
-    part = model(cues.crop(rows, columns), own[:, rows, columns], torch.zeros(1, 64, 64))
+    part = model(cues.crop(rows, columns), own[:, :, rows, columns], torch.zeros(1, 3, 64, 64))
     inside = slice(inner, -inner)
-    torch.testing.assert_close(part[:, inside, inside], whole[:, rows, columns][:, inside, inside], rtol=0, atol=1e-4)
+    there = whole[:, 40:168, 60:188]
+    torch.testing.assert_close(part[:, inside, inside], there[:, inside, inside], rtol=0, atol=1e-4)
     refined = model.refine(cues, own)[0]
-    assert (refined - whole[0].sigmoid())[own[0] > PRESENT].abs().max() < 0.05
+    assert (refined - whole[0].sigmoid())[doubled(mask)[0] > PRESENT].abs().max() < 0.05
 
 
 @torch.no_grad()
 def test_nothing_appears_where_there_is_none_of_an_object() -> None:
     model = trained()
     masks = torch.cat([discs(48, 64, (10, 12, 5)), torch.zeros(1, 48, 64)])
-    refined = model.refine(model.look(*features(48, 64)), masks)
+    refined = model.refine(model.look(*features(48, 64)), known(masks))
     assert refined[1].count_nonzero() == 0
-    assert refined[0, 45:, 60:].count_nonzero() == 0
+    assert refined[0, 90:, 120:].count_nonzero() == 0
 
 
 @torch.no_grad()
 def test_the_same_input_gives_the_same_masks_in_any_order_of_objects() -> None:
     model = trained()
-    masks = discs(48, 64, (10, 12, 5), (14, 22, 7), (30, 40, 9))
+    masks = known(discs(48, 64, (10, 12, 5), (14, 22, 7), (30, 40, 9)))
     cues = model.look(*features(48, 64))
     first, again = model.refine(cues, masks), model.refine(cues, masks)
     assert torch.equal(first, again)
@@ -123,10 +137,11 @@ def test_crops_hold_their_object_and_have_few_sizes(h4: int, w4: int, data: st.D
 
 def test_what_stands_apart_does_not_grow() -> None:
     prior = discs(48, 96, (20, 20, 9), (20, 70, 4)).amax(0)
-    refined = bounded(torch.full_like(prior, 0.9), prior)
-    assert torch.equal(refined[:, 50:], torch.where(prior > PRESENT, prior.clamp(max=0.9), 0)[:, 50:])
-    assert refined[20, 20 + 9 + 4] == pytest.approx(0.9)  # near the larger part it may
-    assert bounded(torch.full_like(prior, 0.9), torch.zeros_like(prior)).count_nonzero() == 0
+    refined = bounded(torch.full((96, 192), 0.9), prior)
+    each = prior.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.equal(refined[:, 100:], torch.where(each > PRESENT, each.clamp(max=0.9), 0)[:, 100:])
+    assert refined[40, 40 + 18 + 8] == pytest.approx(0.9)  # near the larger part it may
+    assert bounded(torch.full((96, 192), 0.9), torch.zeros_like(prior)).count_nonzero() == 0
     halves = discs(8, 8, (4, 4, 3))[0]
     assert torch.equal(largest_part(halves > 0.5), halves > 0.5)
 
@@ -173,7 +188,8 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
 
 
 def test_cues_of_pictures_and_crops() -> None:
-    cues = Cues(torch.arange(64.0).view(1, 1, 8, 8), torch.arange(16.0).view(1, 1, 4, 4))
+    cues = Cues(*(torch.arange(float(side**2)).view(1, 1, side, side) for side in (16, 8, 4)))
     part = cues.crop(slice(2, 6), slice(4, 8))
+    assert part.finest[0, 0, 0, 0] == 72
     assert part.fine[0, 0, 0, 0] == 20
     assert part.coarse[0, 0, 0, 0] == 6

@@ -18,6 +18,7 @@ from seem_core.refiner_weights import load_refiner
 from seem_core.training.data_sources import DataSpec
 from seem_core.training.loop import Stage, read_log
 from seem_core.training.pack import Pack, pack
+from seem_core.training.pseudo_clips import ClipBatch
 from seem_core.training.refiner_task import (
     RefinerTask,
     RefinerTaskConfig,
@@ -59,14 +60,21 @@ class WornClip:
     def begin(self, image: npt.NDArray[np.uint8], masks: Tensor) -> None:
         self.written.append(masks)
 
-    def read(self, image: npt.NDArray[np.uint8]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    def read(self, image: npt.NDArray[np.uint8]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
         colour = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1
         levels = [torch.nn.functional.avg_pool2d(colour, stride)[0] for stride in (2, 4, 8)]
-        worn = torch.nn.functional.avg_pool2d(self.written[-1][:, None], 5, 1, 2, count_include_pad=False)[:, 0]
-        return (levels[0], levels[1], levels[2]), worn
+        last = self.written[-1]
+        versions = last if last.dim() == 4 else torch.stack([last, last], 1)
+        worn = torch.nn.functional.avg_pool2d(versions, 5, 1, 2, count_include_pad=False)
+        return (levels[0], levels[1], levels[2]), worn, torch.zeros_like(worn[:, 0])
 
     def write(self, masks: Tensor) -> None:
         self.written.append(masks)
+
+
+def at_stride_4(batch: ClipBatch) -> Tensor:
+    """True shares of cells on the first frame of the first clip."""
+    return torch.nn.functional.avg_pool2d(cell_shares(batch)[0, 0, batch.valid[0]], 2)
 
 
 def a_task(small_pack: Pack, opened: list[WornClip] | None = None, **config: float) -> RefinerTask:
@@ -77,7 +85,7 @@ def a_task(small_pack: Pack, opened: list[WornClip] | None = None, **config: flo
         return opened[-1]
 
     torch.manual_seed(0)
-    model = RefinerConfig(half=3, quarter=3, eighth=3, cues=8, fine=16, coarse=16).build()
+    model = RefinerConfig(half=3, quarter=3, eighth=3, cues=8, finest=8, fine=16, coarse=16).build()
     return RefinerTask(model, small_pack, CPU, open_prior, RefinerTaskConfig(**config))  # type: ignore[arg-type]
 
 
@@ -104,10 +112,11 @@ def test_the_masks_that_it_made_go_into_memory(small_pack: Pack) -> None:
         next(p for name, p in task.model.named_parameters() if name == "leave.bias").fill_(0.7)
     batch = next(b for b in (task.batch(0, n, STAGE) for n in range(0, 20, 2)) if b.valid.any())
     frames = [examples[0] for examples in task.unroll(batch, random.Random(0))]
-    assert torch.equal(opened[-1].written[1], frames[0].found)
-    assert torch.equal(opened[-1].written[0], cell_shares(batch)[0, 0, batch.valid[0]])
-    border = (frames[0].own > 0.3) & (frames[0].own < 0.7)
-    assert (frames[0].found > frames[0].own)[border].all()
+    assert torch.equal(opened[-1].written[1][:, 0], frames[0].own[:, 0])
+    assert torch.equal(opened[-1].written[1][:, 1], torch.nn.functional.avg_pool2d(frames[0].found, 2))
+    assert torch.equal(opened[-1].written[0], at_stride_4(batch))
+    border = (frames[0].own[:, 0] > 0.3) & (frames[0].own[:, 0] < 0.7)
+    assert (opened[-1].written[1][:, 1] > frames[0].own[:, 0])[border].float().mean() > 0.9
 
 
 def test_a_spoilt_first_mask_is_still_a_mask(small_pack: Pack) -> None:
@@ -115,7 +124,7 @@ def test_a_spoilt_first_mask_is_still_a_mask(small_pack: Pack) -> None:
     task = a_task(small_pack, opened, spoilt=1)
     batch = next(b for b in (task.batch(0, n, STAGE) for n in range(0, 20, 2)) if b.valid.any())
     list(task.unroll(batch, random.Random(0)))
-    truth = cell_shares(batch)[0, 0, batch.valid[0]]
+    truth = at_stride_4(batch)
     given = opened[-1].written[0]
     assert not torch.equal(given, truth)
     assert float((given - truth).abs().mean()) < 0.1

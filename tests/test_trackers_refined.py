@@ -1,4 +1,4 @@
-"""Label propagation with a refiner: without training nothing changes, sharp masks are shown and not remembered."""
+"""Label propagation with a refiner: without training nothing changes, both versions of a mask are remembered."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def test_before_training_it_follows_as_propagate_does(two: Scene) -> None:
     refined = follow(LiteTracker(RefinedPropagation(propagation(), RefinerConfig().build())), two)
     plain = follow(PropagateTracker(propagation()), two)
     for a, b in zip(refined, plain, strict=True):
-        assert min(iou(a == i, b == i) for i in (1, 2)) > 0.97
+        assert min(iou(a == i, b == i) for i in (1, 2)) > 0.92  # log-odds are enlarged, not probabilities
 
 
-def test_the_refined_mask_is_shown_and_the_one_that_was_read_is_remembered(two: Scene) -> None:
+def test_the_refined_mask_is_shown_and_both_are_remembered(two: Scene) -> None:
     reader = RefinedPropagation(propagation(), changing())
     bank = MemoryBank()
     view = reader.look(reader.encode(two.images[0]), bank)
@@ -61,13 +61,17 @@ def test_the_refined_mask_is_shown_and_the_one_that_was_read_is_remembered(two: 
     prior = propagation().read_masks(view.keys, bank)
     reading = reader.read(view, bank)
     assert torch.equal(reading.masks, prior)
-    assert 0 < (reading.maps.argmax(0) > 0).sum() < (prior > 0.5).sum()
-    assert reading.maps.shape == (2, view.height, view.width)
+    assert 0 < (reading.maps.argmax(0) > 0).sum() < 4 * (prior > 0.5).sum()
+    assert reading.maps.shape == (2, 2 * view.height, 2 * view.width)
+    assert torch.equal(reading.remembered[:, 0], prior)
+    assert reading.remembered[0, 1].sum() < prior.sum()
     tracker, plain = LiteTracker(reader), PropagateTracker(propagation())
     shown, unrefined = follow(tracker, two), follow(plain, two)
     assert np.count_nonzero(shown[-1]) < np.count_nonzero(unrefined[-1])
     for a, b in zip(tracker.memory.entries, plain.memory.entries, strict=True):
-        assert all(torch.equal(a.values[i], b.values[i]) for i in (1, 2))
+        for i in (1, 2):  # as they were read; where the sharp one is, is looked at a little farther
+            assert (a.values[i][:, :4] - b.values[i]).abs().float().mean() < 1e-3
+        assert a.pinned == all(i in a.looks for i in (1, 2))
 
 
 def test_it_sees_levels_at_strides_2_4_and_8(two: Scene) -> None:
@@ -95,4 +99,8 @@ def test_memory_is_the_same_with_and_without(two: Scene, tmp_path: Path) -> None
     tracker = LiteTracker(RefinedPropagation(propagation(), changing()))
     follow(tracker, two)
     tracker.save_memory(tmp_path / "m.safetensors")
-    assert PropagateTracker(propagation(), memory=tmp_path / "m.safetensors").step(two.images[1]).ids == (1, 2)
+    plain = PropagateTracker(propagation(), memory=tmp_path / "m.safetensors")
+    assert plain.step(two.images[1]).ids == (1, 2)
+    plain.save_memory(tmp_path / "plain.safetensors")  # one version, no appearance
+    refined = LiteTracker(tracker.reader, memory=tmp_path / "plain.safetensors").step(two.images[1])
+    assert iou(refined.labels > 0, np.any(two.masks[1], axis=0)) > 0.5

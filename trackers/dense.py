@@ -38,12 +38,20 @@ class Reading:
     maps    (N + 1, h, w) float32, background first; after bilinear enlargement the largest owns the pixel
     masks   (N, h, w) float32 probability of each object on its own
     scores  (N,) float32 in 0..1, confidence that the mask of ids[n] is right
+    versions  (N, V, h, w): what a reader that remembers several versions of a mask wants to remember, None for one
+              that remembers ``masks``
     """
 
     ids: tuple[int, ...]
     maps: Tensor
     masks: Tensor
     scores: Tensor
+    versions: Tensor | None = None
+
+    @property
+    def remembered(self) -> Tensor:
+        """What `DenseReader.write` takes of each object, where nothing speaks against it."""
+        return self.masks if self.versions is None else self.versions
 
     @staticmethod
     def nothing(view: View, device: torch.device | str) -> Reading:
@@ -85,7 +93,8 @@ class DenseReader(Protocol):
         pinned: Set[int] = frozenset(),
         doubtful: Set[int] = frozenset(),
     ) -> None:
-        """Remember (h, w) soft masks in 0..1 of all objects that are known on this frame.
+        """Remember (h, w) soft masks in 0..1, or (V, h, w) versions of them, of all objects that are known on this
+        frame.
 
         Those of ``pinned`` are kept for ever; of the others, those that are not ``doubtful`` may become recent memory,
         as the reader sees fit. frame: position in the video, negative for another picture; such a picture is looked at

@@ -24,6 +24,7 @@ class Entry:
     grid    (height, width) of the L cells, None where they have none
     known   object id -> (L,) bool, of the objects in ``values`` that only some cells know
     use     (L, 2) votes that the cells had in readings, and the number of readings; None where nobody counts
+    looks   object id -> what a reader keeps of its appearance, of any shape; of objects in ``values``
     """
 
     frame: int
@@ -34,6 +35,7 @@ class Entry:
     grid: tuple[int, int] | None = None
     known: Mapping[int, Tensor] = field(default_factory=dict)
     use: Tensor | None = None
+    looks: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -47,7 +49,13 @@ class Entry:
     @property
     def bytes(self) -> int:
         use = () if self.use is None else (self.use,)
-        tensors: tuple[Tensor, ...] = (*self.keys, *self.values.values(), *self.known.values(), *use)
+        tensors: tuple[Tensor, ...] = (
+            *self.keys,
+            *self.values.values(),
+            *self.known.values(),
+            *use,
+            *self.looks.values(),
+        )
         return sum(t.nbytes for t in tensors) + sum(t.bytes for t in self.tokens.values())
 
     def without(self, object_id: int) -> Entry:
@@ -57,6 +65,7 @@ class Entry:
             values={i: v for i, v in self.values.items() if i != object_id},
             tokens={i: t for i, t in self.tokens.items() if i != object_id},
             known={i: k for i, k in self.known.items() if i != object_id},
+            looks={i: look for i, look in self.looks.items() if i != object_id},
         )
 
     def alone(self) -> Entry:
@@ -66,6 +75,7 @@ class Entry:
             keys=tuple(map(alone, self.keys)),
             values={i: alone(v) for i, v in self.values.items()},
             tokens={i: _tokens_alone(t) for i, t in self.tokens.items()},
+            looks={i: alone(look) for i, look in self.looks.items()},
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Entry:
@@ -77,6 +87,7 @@ class Entry:
             tokens={i: tokens_to(t, device) for i, t in self.tokens.items()},
             known={i: k.to(device) for i, k in self.known.items()},
             use=None if self.use is None else self.use.to(device),
+            looks={i: look.to(device) for i, look in self.looks.items()},
         )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trackers.memory_bank import Snapshot
 
 FORMAT = "vos-memory"
-VERSION = 1
+VERSION = 2
 
 
 def save_memory(held: Snapshot, path: str | os.PathLike[str], *, model: str) -> None:
@@ -145,6 +145,7 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
         "tokens": tokens,
         "known": {str(i): k for i, k in entry.known.items()},
         "use": entry.use,
+        "looks": {str(i): look for i, look in entry.looks.items()},
     }
 
 
@@ -162,6 +163,7 @@ def _entry(item: Mapping[str, Any], *, pinned: bool = False) -> Entry:
         grid,
         {int(i): _tensors([k])[0] for i, k in _mapping(item["known"]).items()},
         None if item["use"] is None else _tensors([item["use"]])[0],
+        {int(i): _tensors([look])[0] for i, look in _mapping(item["looks"]).items()},
     )
     cells = entry.cells
     if any(t.ndim == 0 or not cells or len(t) % cells for t in (*entry.keys, *entry.values.values())):

@@ -10,7 +10,7 @@ from torch import Tensor
 from trackers.base import Image
 from trackers.memory_bank import MemoryBank
 from trackers.propagation import Keys, LabelPropagation, PropagationConfig
-from trackers.refined import refiner_features
+from trackers.refined import fit_looks, looks_like, refiner_features
 
 
 class PropagatedClip:
@@ -19,19 +19,23 @@ class PropagatedClip:
     def __init__(self, propagation: LabelPropagation) -> None:
         self._propagation, self._bank, self._frame = propagation, MemoryBank(), 0
         self._view: Keys | None = None
+        self._models: list[Tensor | None] = []
 
     def begin(self, image: Image, masks: Tensor) -> None:
-        view = self._propagation.look(self._propagation.encode(image), self._bank)
+        features = self._propagation.encode(image)
+        view = self._propagation.look(features, self._bank)
         ids = range(1, len(masks) + 1)
         self._propagation.write(view, self._bank, 0, dict(zip(ids, masks, strict=True)), pinned=set(ids))
+        self._models = list(fit_looks(features, dict(zip(ids, masks, strict=True))).values())
 
-    def read(self, image: Image) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    def read(self, image: Image) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
         features = self._propagation.encode(image)
         self._view = self._propagation.look(features, self._bank)
         self._frame += 1
-        masks = self._propagation.read_masks(self._view, self._bank)
+        masks = self._propagation.read_versions(self._view, self._bank, 2)
+        looks = looks_like(features, self._models)
         half, quarter, eighth = (f.clone() for f in refiner_features(features))  # which can be trained on
-        return (half, quarter, eighth), masks.clone()
+        return (half, quarter, eighth), masks.clone(), looks.clone()
 
     def write(self, masks: Tensor) -> None:
         if self._view is not None:

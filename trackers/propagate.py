@@ -165,7 +165,7 @@ class DenseTracker:
     def _decide(self, image: Image, features: Any, view: View, reading: Reading) -> Decision:
         """Who owns which pixel, how sure that is, who is not there, and what may be remembered."""
         found = owners(reading, image)
-        return Decision(found, dict(zip(reading.ids, reading.masks, strict=True)), self._doubtful(found))
+        return Decision(found, dict(zip(reading.ids, reading.remembered, strict=True)), self._doubtful(found))
 
     def _doubtful(self, found: ObjectMasks, agreement: Mapping[int, float] | None = None) -> frozenset[int]:
         """The objects whose masks are not worth remembering. agreement: IoU of two opinions, where there are two."""

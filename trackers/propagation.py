@@ -157,12 +157,14 @@ class LabelPropagation:
         *,
         pinned: Set[int] = frozenset(),
         doubtful: Set[int] = frozenset(),
+        looks: Mapping[int, Tensor] | None = None,
     ) -> None:
-        values = {i: to_cells(m[None].to(self.device)).view(-1, 4).half() for i, m in masks.items()}
+        """See `DenseReader.write`. looks: how pinned objects look, kept with them."""
+        values = {i: _as_value(m.to(self.device)) for i, m in masks.items()}
         grid = (view.rows, view.columns)
         kept = {i: v for i, v in values.items() if i in pinned}
         if kept:
-            bank.write(Entry(frame, view.tensors, kept, pinned=True, grid=grid))
+            bank.write(Entry(frame, view.tensors, kept, pinned=True, grid=grid, looks=looks or {}))
         good = {i: v for i, v in values.items() if i not in pinned and i not in doubtful}
         if good:
             bank.write(Entry(frame, view.tensors, good, grid=grid))
@@ -184,16 +186,26 @@ class LabelPropagation:
     @torch.inference_mode()
     def read_masks(self, keys: Keys, bank: MemoryBank) -> Tensor:
         """(N, 4 h, 4 w) probabilities of each object of the bank on its own, by vote."""
+        return self.read_versions(keys, bank, 1)[:, 0]
+
+    @torch.inference_mode()
+    def read_versions(self, keys: Keys, bank: MemoryBank, versions: int) -> Tensor:
+        """(N, V, 4 h, 4 w) the same from each of V versions of the remembered masks."""
+        masks = self._read_all(keys, bank, versions)
+        return masks.view(-1, versions, keys.height, keys.width)
+
+    def _read_all(self, keys: Keys, bank: MemoryBank, versions: int) -> Tensor:
+        """(N V, 4 h, 4 w), the versions of an object one after the other."""
         ids, cells = bank.ids, keys.rows * keys.columns
         if not bank.dense:
-            return torch.zeros(len(ids), keys.height, keys.width, device=self.device)
-        memory = Voters.of(bank.dense, ids)
+            return torch.zeros(len(ids) * versions, keys.height, keys.width, device=self.device)
+        memory = Voters.of(bank.dense, ids, versions)
         rows, picks = self._pick(keys, memory)
-        masks = torch.zeros(len(ids), 4 * cells, device=self.device)
+        masks = torch.zeros(len(ids) * versions, 4 * cells, device=self.device)
         if len(rows) == 0:
             return to_maps(masks.repeat_interleave(4, 1), keys.rows, keys.columns)
         weights, voters = self._vote(keys, memory, picks, rows)
-        masks.view(len(ids), cells, 4)[:, rows] = memory.labels(weights, voters)
+        masks.view(len(masks), cells, 4)[:, rows] = memory.labels(weights, voters)
         if bank.long_term.cells:
             bank.count_votes(memory.votes(weights, voters))
         top = masks.amax(1, keepdim=True)
@@ -285,10 +297,20 @@ def as_reading(ids: tuple[int, ...], masks: Tensor) -> Reading:
     return Reading(ids, shares, masks, scores.float())
 
 
+def _as_value(mask: Tensor) -> Tensor:
+    """(h, w) mask, or (V, h, w) versions of it -> (4 L, 4 V) float16."""
+    cells = to_cells(mask[None] if mask.dim() == 2 else mask).half()  # (V, 16 L)
+    return cells.view(len(cells), -1, 4).transpose(0, 1).flatten(1)
+
+
 def _fits(entry: Entry) -> bool:
     """Whether the tensors have as many rows as the quadtree of the entry's cells, and columns for the finest."""
     levels = [len(k) // entry.cells for k in entry.keys] == [1, 1, 4]
-    return levels and entry.cells % 4 == 0 and all(v.shape == (4 * entry.cells, 4) for v in entry.values.values())
+    return (
+        levels
+        and entry.cells % 4 == 0
+        and all(v.shape[0] == 4 * entry.cells and v.shape[1] in (4, 8) for v in entry.values.values())
+    )
 
 
 def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor]:

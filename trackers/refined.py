@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from seem_core.appearance import appearance, fit_appearance
 from seem_core.features import Features
 from seem_core.refiner import BorderRefiner, Cues
 from seem_core.refiner_weights import load_refiner, shipped_weights
@@ -63,11 +65,13 @@ class RefinedPropagation:
 
     @torch.inference_mode()
     def read(self, view: RefinedView, bank: MemoryBank) -> Reading:
-        """See `DenseReader.read`. Owners and scores are those of the sharp masks; ``masks``, from which memory is
-        written, are as they were read: what the net gets wrong would otherwise grow from frame to frame."""
-        masks = self._propagation.read_masks(view.keys, bank)
-        sharp = as_reading(bank.ids, self._refiner.refine(self._cues(view.features), masks))
-        return replace(sharp, masks=masks)
+        """See `DenseReader.read`. Owners and scores are those of the sharp masks, at stride 2; ``masks`` are as they
+        were read. Memory gets both versions."""
+        read = self._propagation.read_versions(view.keys, bank, 2)
+        known = torch.cat([read, self._looks(view.features, bank)[:, None]], 1)  # (N, 3, h, w)
+        refined = self._refiner.refine(self._cues(view.features), known)
+        versions = torch.stack([read[:, 0], F.avg_pool2d(refined, 2)], 1)
+        return replace(as_reading(bank.ids, refined), masks=read[:, 0], versions=versions)
 
     def write(
         self,
@@ -79,10 +83,18 @@ class RefinedPropagation:
         pinned: Set[int] = frozenset(),
         doubtful: Set[int] = frozenset(),
     ) -> None:
-        self._propagation.write(view.keys, bank, frame, masks, pinned=pinned, doubtful=doubtful)
+        shown = {i: m for i, m in masks.items() if i in pinned}
+        self._propagation.write(
+            view.keys, bank, frame, masks, pinned=pinned, doubtful=doubtful, looks=fit_looks(view.features, shown)
+        )
 
     def adopt(self, bank: MemoryBank) -> None:
         self._propagation.adopt(bank)
+
+    def _looks(self, features: Features, bank: MemoryBank) -> Tensor:
+        """(N, h, w) how much a frame looks like each object, as it is on the frames that are pinned."""
+        known = [[e.looks[i] for e in bank.entries if i in e.looks] for i in bank.ids]
+        return looks_like(features, [torch.stack(of).mean(0) if of else None for of in known])
 
     def _cues(self, features: Features) -> Cues:
         half, quarter, eighth = (f[None].to(self._dtype) for f in refiner_features(features))
@@ -93,6 +105,21 @@ def refiner_features(features: Features) -> tuple[Tensor, Tensor, Tensor]:
     """What the refiner sees of a frame that label propagation encoded: (C, h, w) at strides 2, 4 and 8."""
     half, quarter = features.levels
     return half, quarter, features.keys
+
+
+def fit_looks(features: Features, masks: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Object id -> its linear model of appearance; masks: object id -> (h, w) mask, or (V, h, w) versions of it."""
+    if not masks:
+        return {}
+    first = torch.stack([m if m.dim() == 2 else m[0] for m in masks.values()])
+    return dict(zip(masks, fit_appearance(*refiner_features(features), first.float()), strict=True))
+
+
+def looks_like(features: Features, models: Sequence[Tensor | None]) -> Tensor:
+    """(N, h, w) how much a frame looks like each object; 0 everywhere for one without a model."""
+    levels = refiner_features(features)
+    nothing = levels[0].new_zeros(sum(len(level) for level in levels) + 1, dtype=torch.float32)
+    return appearance(*levels, torch.stack([nothing if m is None else m for m in models]))
 
 
 class LiteTracker(DenseTracker):

@@ -38,8 +38,8 @@ class Pick:
 class Voters:
     """The values of some entries one after the other, M coarse cells in all.
 
-    starts: first coarse cell of each entry. values: (N, 4 M, 4). known: (N, M), 0 where nothing is known of an object,
-    or None if every cell speaks of every object.
+    starts: first coarse cell of each entry. values: (N V, 4 M, 4), V versions of each object's mask. known: (N V, M), 0
+    where nothing is known of an object, or None if every cell speaks of every object.
     """
 
     entries: tuple[Entry, ...]
@@ -49,14 +49,17 @@ class Voters:
     known: Tensor | None
 
     @staticmethod
-    def of(entries: tuple[Entry, ...], ids: tuple[int, ...]) -> Voters:
+    def of(entries: tuple[Entry, ...], ids: tuple[int, ...], versions: int = 1) -> Voters:
+        """versions: how many of each mask are read; where an entry holds fewer, its first stands for the others."""
         starts = tuple(sum(e.cells for e in entries[:n]) for n in range(len(entries)))
         device = entries[0].keys[0].device
         nothing = torch.zeros(4 * max(e.cells for e in entries), 4, dtype=torch.float16, device=device)
-        values = torch.stack([torch.cat([e.values.get(i, nothing[: 4 * e.cells]) for e in entries]) for i in ids])
+        of_ids = [[e.values.get(i, nothing[: 4 * e.cells]) for e in entries] for i in ids]
+        values = torch.stack([torch.cat([_version(v, n) for v in own]) for own in of_ids for n in range(versions)])
         known = None
         if any(i in e.known or i not in e.values for e in entries for i in ids):
             known = torch.stack([torch.cat([_known(e, i) for e in entries]) for i in ids])
+            known = known.repeat_interleave(versions, 0)
         return Voters(entries, ids, starts, values, known)
 
     def objects(self) -> list[Tensor]:
@@ -70,7 +73,8 @@ class Voters:
         missing = [n for n, i in enumerate(self.ids) if i not in last.values or not (last.values[i] > 0).any()]
         if not missing:
             return []
-        carries = (self.values[missing].amax((0, 2)) > 0).view(-1, 4).any(1)  # (M,)
+        values = self.values.view(len(self.ids), -1, *self.values.shape[1:])[missing]
+        carries = (values.amax((0, 1, 3)) > 0).view(-1, 4).any(1)  # (M,)
         found = enumerate(torch.split(carries, [e.cells for e in self.entries]))
         return [(e, cells) for e, cells in found if cells.any()]
 
@@ -94,6 +98,11 @@ class Voters:
         cell = voters // per_cell
         seen = torch.stack([(weights * k[cell]).sum(-1) for k in self.known])
         return masks / seen.clamp(min=1e-6)
+
+
+def _version(value: Tensor, n: int) -> Tensor:
+    """(4 L, 4) of the n-th version of a mask in (4 L, 4 V)."""
+    return value[:, 4 * n : 4 * n + 4] if value.shape[1] > 4 * n else value[:, :4]
 
 
 def _known(entry: Entry, object_id: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""How the border refiner is trained: over short clips, its own masks going back into the memory that it reads from.
+"""How the border refiner is trained: over clips, its own masks going back into the memory that it reads from.
 
-The tracker itself gives the masks that are to be made sharp, so that they wear out just as they do in use. No gradient
-runs through time, and the features are those of a frozen trunk.
+The tracker itself gives the masks that are to be made sharp, in both versions that it remembers, so that they wear out
+just as they do in use. No gradient runs through time, and the features are those of a frozen trunk.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ Features = tuple[Tensor, Tensor, Tensor]  # (C, h, w) at strides 2, 4 and 8
 
 
 class PriorClip(Protocol):
-    """A tracker without a refiner, on one clip of size x size pixels; masks are (N, size / 4, size / 4) in 0..1."""
+    """A tracker without a refiner, on one clip of size x size pixels, h = w = size / 4; masks are in 0..1."""
 
     def begin(self, image: npt.NDArray[np.uint8], masks: Tensor) -> None:
-        """Remember for ever how N objects look on the first frame, (H, W, 3) RGB."""
+        """Remember for ever how N objects look on the first frame, (H, W, 3) RGB; masks (N, h, w)."""
         ...
 
-    def read(self, image: npt.NDArray[np.uint8]) -> tuple[Features, Tensor]:
-        """Features of the next frame, and masks on it."""
+    def read(self, image: npt.NDArray[np.uint8]) -> tuple[Features, Tensor, Tensor]:
+        """Features of the next frame, (N, 2, h, w) masks on it: read from those that were read, and from those that
+        were made sharp, and (N, h, w) how much it looks like the objects of the first frame."""
         ...
 
     def write(self, masks: Tensor) -> None:
-        """Remember masks of the frame that was read."""
+        """Remember (N, 2, h, w) masks of the frame that was read."""
         ...
 
 
@@ -57,38 +58,42 @@ class RefinerTaskConfig:
     """How clips are unrolled and judged.
 
     spoilt      share of clips whose first mask is a little too large, too small or blurred
-    band        cells from a border, true or believed, within which cells count in full
+    blind       share of clips whose objects have no model of their appearance, as in a memory from elsewhere
+    band        cells of stride 4 from a border, true or believed, within which cells count in full
     elsewhere   how much the others count
     dice        weight of the dice loss
+    frames      of a step's clips, which may be long, that it learns from
     replay      earlier frames that each step learns from besides; making frames is what takes time
     kept        how many frames they are drawn from; a run that goes on begins with none
     """
 
     clips: ClipConfig = field(default_factory=lambda: ClipConfig(real=0.5))
     spoilt: float = 0.2
+    blind: float = 0.1
     band: int = 4
     elsewhere: float = 0.1
     dice: float = 0.5
+    frames: int = 8
     replay: int = 8
     kept: int = 256
 
 
 @dataclass(eq=False)
 class Example:
-    """One frame with N objects: features, masks that were read, the strongest other ones, true shares of cells, and
-    the masks that were made of those that were read."""
+    """One frame with N objects: features, masks that were read, the strongest other ones, true shares of cells at
+    stride 2, and the masks that were made of those that were read, at stride 2."""
 
     features: Features
-    own: Tensor  # (N, h, w), as the following
-    other: Tensor
-    truth: Tensor
-    found: Tensor = field(default_factory=lambda: torch.zeros(0))
+    own: Tensor  # (N, 3, h, w), as they were read and as they were made sharp; appearance
+    other: Tensor  # (N, 3, h, w)
+    truth: Tensor  # (N, 2 h, 2 w)
+    found: Tensor = field(default_factory=lambda: torch.zeros(0))  # (N, 2 h, 2 w)
 
     @classmethod
     def of_nothing(cls, masks: Tensor) -> Example:
         """Of a clip without objects, with (0, h, w) masks."""
         nothing = masks.new_zeros(0)
-        return cls((nothing, nothing, nothing), masks, masks, masks, masks)
+        return cls((nothing, nothing, nothing), masks, masks, masks, masks)  # whatever their shapes
 
 
 class RefinerTask:
@@ -145,9 +150,10 @@ class RefinerTask:
         """Mean loss over the objects of all frames after the first and of some earlier frames; what it is made of."""
         rng = random.Random(seed * 1_000_003 + step)
         new = [example for examples in self.unroll(batch, rng) for example in examples if len(example.own)]
+        taken = rng.sample(new, min(len(new), self.config.frames))
         size = batch.images.shape[-1] // 4
         old = [example for example in self._kept if example.own.shape[-1] == size]
-        parts = self._judge(new + rng.sample(old, min(len(old), self.config.replay)))
+        parts = self._judge(taken + rng.sample(old, min(len(old), self.config.replay)))
         self._kept = [*old, *new][-self.config.kept :]
         return parts["border"] + self.config.dice * parts["dice"], {k: v.detach() for k, v in parts.items()}
 
@@ -158,25 +164,28 @@ class RefinerTask:
         truth = cell_shares(batch)
         slots = [valid.nonzero()[:, 0] for valid in batch.valid]
         clips = {i: self.open_prior(batch.images.shape[-1]) for i in range(b) if len(slots[i])}
+        blind = [rng.random() < self.config.blind for _ in range(b)]
         for i, clip in clips.items():
-            first = truth[0, i, slots[i]]
+            first = F.avg_pool2d(truth[0, i, slots[i]], 2)
             spoilt = rng.random() < self.config.spoilt
             clip.begin(as_picture(batch.images[0, i]), self._spoil(first, rng) if spoilt else first)
         for t in range(1, frames):
             seen = [Example.of_nothing(truth[t, i, slots[i]]) for i in range(b)]
             for i, clip in clips.items():
-                features, own = clip.read(as_picture(batch.images[t, i]))
+                features, masks, looks = clip.read(as_picture(batch.images[t, i]))
+                own = torch.cat([masks, (looks * (not blind[i]))[:, None]], 1)
                 seen[i] = Example(features, own, strongest_others(own), truth[t, i, slots[i]])
                 seen[i].found = self._sharpen(seen[i])
-                clip.write(seen[i].found)
+                clip.write(torch.stack([masks[:, 0], F.avg_pool2d(seen[i].found, 2)], 1))
             yield seen
 
     def _sharpen(self, example: Example) -> Tensor:
         masks = self._logits([example]).sigmoid()
-        return torch.stack([bounded(refined, prior) for refined, prior in zip(masks, example.own, strict=True)])
+        priors = example.own[:, :2].amax(1)
+        return torch.stack([bounded(refined, prior) for refined, prior in zip(masks, priors, strict=True)])
 
     def _logits(self, examples: Sequence[Example]) -> Tensor:
-        """(R, h, w) of all objects of all examples."""
+        """(R, 2 h, 2 w) of all objects of all examples."""
         counts = torch.tensor([len(e.own) for e in examples])
         picture = torch.arange(len(examples)).repeat_interleave(counts).to(self.device)
         features = [torch.stack(level).float() for level in zip(*(e.features for e in examples), strict=True)]
@@ -193,13 +202,14 @@ class RefinerTask:
             return dict.fromkeys(("border", "dice", "iou", "prior_iou"), nothing)
         own, truth = torch.cat([e.own for e in examples]), torch.cat([e.truth for e in examples])
         logits = self._logits(examples)
-        measures = {"iou": iou(logits.detach() > 0, truth > 0.5), "prior_iou": iou(own > 0.5, truth > 0.5)}
-        return self._losses(logits, own, truth) | measures
+        prior = F.interpolate(own[:, :1], scale_factor=2, mode="bilinear")[:, 0]
+        measures = {"iou": iou(logits.detach() > 0, truth > 0.5), "prior_iou": iou(prior > 0.5, truth > 0.5)}
+        return self._losses(logits, prior, truth) | measures
 
     def _losses(self, logits: Tensor, own: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Of (R, h, w) log-odds against shares of cells; objects that the prior lost do not count."""
         there = is_there(own).float()
-        near = torch.maximum(border_band(truth, self.config.band), border_band(own, self.config.band))
+        near = torch.maximum(border_band(truth, 2 * self.config.band), border_band(own, 2 * self.config.band))
         weight = self.config.elsewhere + (1 - self.config.elsewhere) * near
         entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         # the least that is possible where a cell is shared is not 0: only what is above it can be learned
@@ -259,20 +269,20 @@ def as_picture(image: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def cell_shares(batch: ClipBatch) -> Tensor:
-    """True masks as shares of cells of stride 4: (T, B, N, S/4, S/4) float32 in 0..1."""
+    """True masks as shares of cells of stride 2: (T, B, N, S/2, S/2) float32 in 0..1."""
     t, b, size, _ = batch.labels.shape
     n = batch.valid.shape[1]
     masks = torch.stack([batch.labels == i + 1 for i in range(n)], 2).float()
-    return F.avg_pool2d(masks.flatten(0, 2)[:, None], 4).view(t, b, n, size // 4, size // 4)
+    return F.avg_pool2d(masks.flatten(0, 2)[:, None], 2).view(t, b, n, size // 2, size // 2)
 
 
 def strongest_others(masks: Tensor) -> Tensor:
-    """(N, h, w): for each object the largest of the others' probabilities, 0 where there is no other."""
+    """(N, ...): for each object the largest of the others' probabilities, 0 where there is no other."""
     if len(masks) < 2:
         return torch.zeros_like(masks)
     best = masks.topk(2, dim=0)
-    is_best = torch.arange(len(masks), device=masks.device)[:, None, None] == best.indices[0]
-    return torch.where(is_best, best.values[1], best.values[0])
+    each = torch.arange(len(masks), device=masks.device).view(-1, *[1] * (masks.dim() - 1))
+    return torch.where(each == best.indices[0], best.values[1], best.values[0])
 
 
 def border_band(masks: Tensor, cells: int) -> Tensor:
