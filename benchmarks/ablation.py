@@ -22,8 +22,8 @@ from pathlib import Path
 
 import cv2
 import torch
-
 from oracle import EncodesOnce
+
 from seem_core.refiner import BorderRefiner
 from seem_core.refiner_weights import load_refiner, shipped_weights
 from trackers.base import Labels

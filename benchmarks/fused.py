@@ -99,7 +99,10 @@ def compare(
     for name in layout.set_names(set_name):
         images, labels = read_sequence(layout.sequence(name))
         trackers: list[Tracker] = [PropagateTracker(config=config)]
-        trackers += [FusedTracker(decoder_of(decoder, images, labels, seed), config=config) for decoder, seed in runs]
+        trackers += [
+            FusedTracker(decoder_of(decoder, images, labels, seed), reader=LabelPropagation(config))
+            for decoder, seed in runs
+        ]
         rows.append([j_and_f(tracker, images, labels) for tracker in trackers])
         print(f"| {name} |", *(f"{figure:.3f} |" for figure in rows[-1]), flush=True)
     means = np.mean(rows, 0)
@@ -230,13 +233,19 @@ def ratios(model: str, objects: int, frames: int) -> None:
 
     images, truths = moving(objects)
     oracle = Timed(OracleSegmenter(images, truths))
-    propagate, fused = take_turns([PropagateTracker(), FusedTracker(oracle)], images, truths, oracle, 3 * frames)
+    propagate, fused = take_turns(
+        [PropagateTracker(), FusedTracker(oracle, reader=LabelPropagation())], images, truths, oracle, 3 * frames
+    )
     print(f"854x480, {objects} object(s), CPU seconds per frame, medians; ratios are medians over the frames")
     print(f"propagate {median(propagate):.3f}, fused without its decoder {median(fused):.3f}:", end=" ")
     print(f"ratio {median_ratio(fused, propagate):.3f} ({3 * frames} frames)")
     built = PRESETS[model].build().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seem = SeemSegmenter(built)
-    trackers: list[Tracker] = [PropagateTracker(), ReferenceTracker(seem), FusedTracker(seem, decoder="on")]
+    trackers: list[Tracker] = [
+        PropagateTracker(),
+        ReferenceTracker(seem),
+        FusedTracker(seem, decoder="on", reader=LabelPropagation()),
+    ]
     propagate, reference, fused = take_turns(trackers, images, truths, None, frames)
     both = [p + r for p, r in zip(propagate, reference, strict=True)]
     print(

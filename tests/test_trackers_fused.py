@@ -70,11 +70,11 @@ def test_without_a_trained_decoder_it_is_propagation_and_says_so(two: Scene) -> 
     expected = follow(PropagateTracker(config=SMALL), two)
     for trained in ("none", "backbone"):
         noise = NoiseSegmenter(two.images, trained=trained)
-        tracker = FusedTracker(noise, config=SMALL)
+        tracker = FusedTracker(noise, reader=LabelPropagation(SMALL))
         assert same(follow(tracker, two), expected)
         assert noise.encoded == 0
         assert f"propagation alone: the weights of noise are not trained (trained: {trained})" in tracker.notes[0]
-    tracker = FusedTracker(config=SMALL)
+    tracker = FusedTracker(reader=LabelPropagation(SMALL))
     assert same(follow(tracker, two), expected)
     assert "propagation alone: it was given no model" in tracker.notes[0]
     assert tracker.memory_model == tracker.reader.name
@@ -82,17 +82,17 @@ def test_without_a_trained_decoder_it_is_propagation_and_says_so(two: Scene) -> 
 
 def test_on_and_off_override(two: Scene) -> None:
     oracle = OracleSegmenter(two.images, truths(two))
-    off = FusedTracker(oracle, decoder="off", config=SMALL)
+    off = FusedTracker(oracle, decoder="off", reader=LabelPropagation(SMALL))
     follow(off, two)
     assert oracle.encoded == 0
     assert "switched off" in off.notes[0]
     assert off.segmenter is oracle  # which may read prompts all the same
     untrained = NoiseSegmenter(two.images, trained="none")
-    on = FusedTracker(untrained, decoder="on", config=SMALL)
+    on = FusedTracker(untrained, decoder="on", reader=LabelPropagation(SMALL))
     follow(on, two)
     assert untrained.encoded == len(two.images)
     assert "knows nothing" in on.notes[0]
-    assert FusedTracker(oracle, config=SMALL).notes == ()
+    assert FusedTracker(oracle, reader=LabelPropagation(SMALL)).notes == ()
     with pytest.raises(InputError, match="decoder on needs a SEEM model"):
         FusedTracker(decoder="on")
     with pytest.raises(InputError, match="use auto, on or off"):
@@ -136,19 +136,19 @@ RECIPES = {
 def test_on_real_footage_a_decoder_that_knows_helps(dance: tuple[Images, Images, float], recipe: str) -> None:
     images, labels, alone = dance
     oracle = OracleSegmenter(images, [{1: truth > 0} for truth in labels], RECIPES[recipe], seed=2)
-    assert j_and_f(FusedTracker(oracle, config=SMALL), images, labels) > alone + 0.03
+    assert j_and_f(FusedTracker(oracle, reader=LabelPropagation(SMALL)), images, labels) > alone + 0.03
 
 
 def test_on_real_footage_noise_does_no_harm(dance: tuple[Images, Images, float]) -> None:
     images, labels, alone = dance
-    assert j_and_f(FusedTracker(NoiseSegmenter(images), config=SMALL), images, labels) > alone - 0.01
+    assert j_and_f(FusedTracker(NoiseSegmenter(images), reader=LabelPropagation(SMALL)), images, labels) > alone - 0.01
 
 
 @pytest.mark.parametrize("stuck", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_changes_nothing_where_propagation_is_right(two: Scene, seed: int, stuck: bool) -> None:
     expected = follow(PropagateTracker(config=SMALL), two)
-    tracker = FusedTracker(NoiseSegmenter(two.images, seed=seed, stuck=stuck), config=SMALL)
+    tracker = FusedTracker(NoiseSegmenter(two.images, seed=seed, stuck=stuck), reader=LabelPropagation(SMALL))
     found = follow(tracker, two)
     measured = [iou(f.mask(i), m) for f, t in zip(found, truths(two), strict=True) for i, m in t.items()]
     before = [iou(f.mask(i), m) for f, t in zip(expected, truths(two), strict=True) for i, m in t.items()]
@@ -196,7 +196,7 @@ def test_an_object_that_left_for_20_frames_is_found_within_3(seed: int, blind: b
 def test_a_frame_in_doubt_is_not_remembered(two: Scene) -> None:
     """After some agreement the decoder finds the object elsewhere: until it is clear who is right, nothing is kept."""
     wrong = [m if n < 5 else {**m, 1: np.roll(m[1], 60, 1)} for n, m in enumerate(truths(two))]
-    tracker = FusedTracker(OracleSegmenter(two.images, wrong, EXACT), config=SMALL)
+    tracker = FusedTracker(OracleSegmenter(two.images, wrong, EXACT), reader=LabelPropagation(SMALL))
     found = follow(tracker, two)
     frames = {e.frame for e in tracker.memory.dense if 1 in e.values}
     assert {1, 2, 3, 4} <= frames
@@ -210,7 +210,7 @@ def test_an_object_that_left_is_not_found_in_another() -> None:
     path: list[list[Position]] = [[(70, 60) if t < 4 else None, (230 - 3 * t, 110)] for t in range(12)]
     drawn = scene(path)
     taken = [m if n < 4 else {1: m[2], 2: m[2]} for n, m in enumerate(truths(drawn))]
-    found = follow(FusedTracker(OracleSegmenter(drawn.images, taken, EXACT), config=SMALL), drawn)
+    found = follow(FusedTracker(OracleSegmenter(drawn.images, taken, EXACT), reader=LabelPropagation(SMALL)), drawn)
     assert all(f.lost[0] for f in found[6:])
     assert min(iou(f.mask(2), t[2]) for f, t in zip(found, truths(drawn), strict=True)) > 0.7
 
@@ -235,7 +235,7 @@ class Recorder(OracleSegmenter):
 
 def test_all_objects_are_asked_for_in_one_call_over_one_encoding(two: Scene) -> None:
     oracle = Recorder(two.images, truths(two), EXACT)
-    follow(FusedTracker(oracle, config=SMALL), two)
+    follow(FusedTracker(oracle, reader=LabelPropagation(SMALL)), two)
     assert oracle.encoded == len(two.images)
     assert oracle.asked == [({1: 2, 2: 2}, (1, 2))] * (len(two.images) - 1)  # memory and the place on this frame
 
@@ -243,14 +243,14 @@ def test_all_objects_are_asked_for_in_one_call_over_one_encoding(two: Scene) -> 
 def test_an_object_that_propagation_does_not_see_is_asked_for_without_a_place() -> None:
     changed = there_and_back(6)
     oracle = Recorder(changed.images, truths(changed), EXACT)
-    follow(FusedTracker(oracle, config=SMALL), changed)
+    follow(FusedTracker(oracle, reader=LabelPropagation(SMALL)), changed)
     assert oracle.asked[9] == ({1: 1, 2: 2}, (2,))
 
 
 def test_views_live_in_the_bank_and_are_bounded(two: Scene) -> None:
     oracle = OracleSegmenter(two.images, truths(two), EXACT)
     fusion = FusionConfig(views=ViewBudget(frames=2), every=2)
-    tracker = FusedTracker(oracle, config=SMALL, fusion=fusion)
+    tracker = FusedTracker(oracle, reader=LabelPropagation(SMALL), fusion=fusion)
     follow(tracker, two)
     views = [e for e in tracker.memory.entries if e.tokens]
     assert [(e.frame, e.pinned) for e in views if e.pinned] == [(0, True)]
@@ -265,7 +265,7 @@ def test_views_live_in_the_bank_and_are_bounded(two: Scene) -> None:
 
 def test_another_picture_gives_views_too(two: Scene) -> None:
     oracle = Recorder(two.images, truths(two), EXACT)
-    tracker = FusedTracker(oracle, config=SMALL)
+    tracker = FusedTracker(oracle, reader=LabelPropagation(SMALL))
     tracker.step(two.images[1], [ReferencePrompt(two.images[0], two.masks[0][0], 1)])
     assert oracle.asked == [({1: 1}, ())] or oracle.asked == [({1: 2}, (1,))]
     assert [e.frame for e in tracker.memory.entries if e.tokens and e.pinned] == [-1]
@@ -273,10 +273,10 @@ def test_another_picture_gives_views_too(two: Scene) -> None:
 
 def test_class_names_come_from_the_model(two: Scene) -> None:
     names = {1: "ball"}
-    tracker = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT, names=names), config=SMALL)
+    tracker = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT, names=names), reader=LabelPropagation(SMALL))
     follow(tracker, two)
     assert tracker.class_names == names
-    other = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), config=SMALL)
+    other = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), reader=LabelPropagation(SMALL))
     other.load_state_dict(tracker.state_dict())
     assert other.class_names == names
 
@@ -284,7 +284,7 @@ def test_class_names_come_from_the_model(two: Scene) -> None:
 @pytest.mark.parametrize("routing", ["demo", "v0", "v1"])
 def test_a_random_seem_changes_nothing(routing: str, two: Scene) -> None:
     segmenter: Segmenter = SeemSegmenter(tiny_seem(routing))  # type: ignore[arg-type]
-    found = follow(FusedTracker(segmenter, decoder="on", config=SMALL), two)
+    found = follow(FusedTracker(segmenter, decoder="on", reader=LabelPropagation(SMALL)), two)
     assert same(found, follow(PropagateTracker(config=SMALL), two), scores=False)
 
 
@@ -292,8 +292,8 @@ def test_a_random_seem_changes_nothing(routing: str, two: Scene) -> None:
 
 
 def test_a_correction_counts_for_the_decoder_that_was_right(two: Scene) -> None:
-    right = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), config=SMALL)
-    wrong = FusedTracker(NoiseSegmenter(two.images), config=SMALL)
+    right = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), reader=LabelPropagation(SMALL))
+    wrong = FusedTracker(NoiseSegmenter(two.images), reader=LabelPropagation(SMALL))
     believed = []
     for tracker in (right, wrong):
         tracker.step(two.images[0], prompts(two))
@@ -308,7 +308,7 @@ def test_a_correction_counts_for_the_decoder_that_was_right(two: Scene) -> None:
 
 
 def test_a_refused_prompt_leaves_everything_as_it_was(two: Scene) -> None:
-    tracker = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), config=SMALL)
+    tracker = FusedTracker(OracleSegmenter(two.images, truths(two), EXACT), reader=LabelPropagation(SMALL))
     tracker.step(two.images[0], prompts(two))
     tracker.step(two.images[1])
     before = tracker.trust_in(1)

@@ -122,7 +122,7 @@ def fast_options(name: str) -> dict[str, Any]:
         raise InputError(f"tracker {name} has no fast setting; trackers that have one: {able}")
     from trackers.fast import FAST
 
-    return FAST.options()
+    return FAST[name].options()
 
 
 def _segmenter(model: str | os.PathLike[str] | Segmenter, device: str) -> Segmenter:

@@ -36,10 +36,10 @@ class Reading:
 
     ids     ascending
     maps    (N + 1, h, w) float32, background first; after bilinear enlargement the largest owns the pixel
-    masks   (N, h, w) float32 probability of each object on its own
+    masks   (N, h, w) float32 probability of each object on its own, on the grid of ``maps``
     scores  (N,) float32 in 0..1, confidence that the mask of ids[n] is right
-    versions  (N, V, h, w): what a reader that remembers several versions of a mask wants to remember, None for one
-              that remembers ``masks``
+    versions  (N, V, h, w) on the view's grid: what a reader that remembers several versions of a mask wants to
+              remember, None for one that remembers ``masks``
     """
 
     ids: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The fast setting of trackers by label propagation: a smaller image, and fewer frames in memory.
+"""The fast settings of trackers by label propagation: a smaller image, and for some fewer frames in memory.
 
 docs/models/lite.md has its cost and its J&F beside those of the usual setting, and what else was tried.
 """
@@ -23,4 +23,9 @@ class FastSetting:
         return {"config": self.config, "max_recent": self.max_recent}
 
 
-FAST = FastSetting(PropagationConfig(pixels=320 * 576, window=5.0), max_recent=4)
+_LITE = FastSetting(PropagationConfig(), max_recent=7)
+FAST = {
+    "propagate": FastSetting(PropagationConfig(pixels=320 * 576, window=5.0), max_recent=4),
+    "lite": _LITE,
+    "fused": _LITE,
+}

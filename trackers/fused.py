@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seem_core.errors import InputError, VosError
@@ -25,7 +26,7 @@ from seem_core.prompts import Prompt, ReferencePrompt
 from seem_core.segmenter_types import ObjectTokens, Prediction, Segmenter
 from trackers.base import Image, ObjectMasks
 from trackers.decoder_masks import log_odds, masks_as_prior, masks_on_grid
-from trackers.dense import DenseReader, Reading, View
+from trackers.dense import DenseReader, Reading, View, shrink_mask
 from trackers.merge import one_owner, soft_aggregate
 from trackers.object_views import (
     ViewBudget,
@@ -38,8 +39,9 @@ from trackers.object_views import (
     write_recent_views,
 )
 from trackers.prompting import as_picture, given_masks, reads_previous_mask, references
-from trackers.propagate import Decision, DenseTracker, owners
-from trackers.propagation import LabelPropagation, PropagationConfig
+from trackers.propagate import Decision, DenseTracker, disjoint, owners
+from trackers.propagation import PropagationConfig
+from trackers.refined import lite_reader
 from trackers.trust import Opinion, Trust, TrustConfig
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -78,7 +80,7 @@ class Heard:
 
     ids       the objects that it was asked for, ascending
     logits    (N, h, w) log-odds; no two objects are above 0 in one cell
-    opinions  object id -> area in cells, and score
+    opinions  object id -> area as a share of the picture, and score
     """
 
     ids: tuple[int, ...]
@@ -93,7 +95,7 @@ class Heard:
         of_others = settled.any(0) & ~settled & (logits > 0)
         mistaken = 2 * of_others.sum((1, 2)) > (logits > 0).sum((1, 2))
         logits = one_owner(torch.where(of_others | mistaken[:, None, None], -logits.abs(), logits))
-        areas, scores = (logits > 0).sum((1, 2)).tolist(), prediction.scores.float().clamp(0, 1).tolist()
+        areas, scores = _shares(logits > 0), prediction.scores.float().clamp(0, 1).tolist()
         said = zip(prediction.ids, map(Opinion, areas, scores), strict=True)
         return Heard(prediction.ids, logits, dict(said))
 
@@ -102,12 +104,12 @@ class FusedTracker(DenseTracker):
     """Follows objects by a dense reader and a segmenter's decoder together.
 
     Without a segmenter, or with one that is not trained, it follows by propagation alone (``notes`` says so), and does
-    all that `PropagateTracker` does, to the last bit. An object's score is the probability that its mask is on it times
-    the mean probability inside the mask.
+    all that a `DenseTracker` with the same reader does, to the last bit. An object's score is the probability that its
+    mask is on it times the mean probability inside the mask.
 
     segmenter  what encodes, recalls and remembers, and reads the marks and words of prompts
     decoder    whether the segmenter is used: ``auto`` where it is trained (``full``), ``on``, ``off``
-    reader     the dense part, by default untrained label propagation with ``config`` on ``device``
+    reader     the dense part, by default that of tracker `lite` with ``config`` on ``device``
     fusion     how the two are put together
     options    of `DenseTracker`
     """
@@ -133,7 +135,7 @@ class FusedTracker(DenseTracker):
         self._heard: Heard | None = None  # what its decoder says of that frame
         reads_prompts = segmenter is not None and (used or segmenter.trained == "full")
         super().__init__(
-            reader or LabelPropagation(config, device), segmenter=segmenter if reads_prompts else None, **options
+            reader or lite_reader(config, device), segmenter=segmenter if reads_prompts else None, **options
         )
         if note:
             logger.info(note)
@@ -174,7 +176,7 @@ class FusedTracker(DenseTracker):
         fused, right = self._fuse(reading, self._heard)
         found = owners(fused, image)
         doubtful = {i for i, p in right.items() if p < self.fusion.least_right} | self._doubtful(found)
-        return Decision(found, dict(zip(fused.ids, fused.masks, strict=True)), frozenset(doubtful))
+        return Decision(found, dict(zip(fused.ids, fused.remembered, strict=True)), frozenset(doubtful))
 
     def _recall(self, image: Image, reading: Reading) -> Heard | None:
         """What the decoder says of the objects that it has views of; None where there are none."""
@@ -208,7 +210,7 @@ class FusedTracker(DenseTracker):
         """One reading of the two, and for every object that both speak of the probability that it is right."""
         rows = [reading.ids.index(i) for i in heard.ids]
         seen, masks = _owned(reading)[rows], reading.masks.clone()
-        areas, agreements = seen.sum((1, 2)).tolist(), _iou(seen, heard.logits > 0)
+        areas, agreements = _shares(seen), _iou(seen, heard.logits > 0)
         right, changed = {}, torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
         for i, n, logits, area, agreement in zip(heard.ids, rows, heard.logits, areas, agreements, strict=True):
             verdict, self._trust[i] = self.trust_in(i).judge(area, heard.opinions[i], agreement)
@@ -217,13 +219,16 @@ class FusedTracker(DenseTracker):
                 masks[n] = ((log_odds(masks[n]) + logits) / 2).sigmoid()
             elif verdict.source == "decoder":
                 masks[n] = logits.sigmoid()
-        maps, scores = reading.maps, reading.scores
+        maps, scores, versions = reading.maps, reading.scores, reading.versions
         if changed.any():
             masks = masks * (masks > self.fusion.tail)
             maps = soft_aggregate(masks)
             scores = torch.where(changed, _certainty(maps, masks), scores)
+            if versions is not None:
+                anew = F.adaptive_avg_pool2d(masks, (versions.shape[2], versions.shape[3]))[:, None]
+                versions = torch.where(changed[:, None, None, None], anew, versions)
         factors = torch.tensor([right.get(i, 1.0) for i in reading.ids], device=masks.device)
-        return Reading(reading.ids, maps, masks, scores * factors), right
+        return Reading(reading.ids, maps, masks, scores * factors, versions), right
 
     def _given(self, image: Image, features: Any, prompts: Sequence[Prompt], found: ObjectMasks) -> dict[int, Mask]:
         return given_masks(image, prompts, found, segmenter=self.segmenter, features=self._seen)
@@ -237,12 +242,13 @@ class FusedTracker(DenseTracker):
             good = [i for i in decision.found.ids if i not in given and i not in decision.doubtful]
             views = views_of_masks(self._decoder, self._seen, {i: decision.found.mask(i) for i in good})
             write_recent_views(self._bank, self._frame, views, self.fusion.views)
-        for i, cells in self._cells(given, view).items():
-            self._correct(i, cells > 0.5)
+        grid = (view.height, view.width) if self._heard is None else self._heard.logits.shape[1:]
+        for i, mask in disjoint(given).items():
+            self._correct(i, shrink_mask(mask, grid[0], grid[1]).to(self.reader.device) > 0.5)
 
     def _correct(self, object_id: int, true: Tensor) -> None:
         """Learn from the (h, w) true mask of an object."""
-        trust, area = self.trust_in(object_id), float(true.sum())
+        trust, area = self.trust_in(object_id), _shares(true[None])[0]
         if self._heard is None or object_id not in self._heard.ids:
             self._trust[object_id] = trust.corrected(area)
             return
@@ -292,6 +298,12 @@ def _thinned(view: ObjectTokens, count: int) -> ObjectTokens:
 def _owned(reading: Reading) -> Tensor:
     """(N, h, w) bool: the cells that each object has."""
     return reading.maps[1:] == reading.maps.amax(0)
+
+
+def _shares(masks: Tensor) -> list[float]:
+    """Of the picture that each of N (h, w) bool masks covers."""
+    shares: list[float] = masks.float().mean((1, 2)).tolist()
+    return shares
 
 
 def _certainty(maps: Tensor, masks: Tensor) -> Tensor:

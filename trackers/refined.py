@@ -20,6 +20,9 @@ from trackers.memory_bank import MemoryBank
 from trackers.propagate import DenseTracker
 from trackers.propagation import Keys, LabelPropagation, PropagationConfig, as_reading, fast_dtype
 
+LITE = PropagationConfig(pixels=640 * 1152, window=9.0)
+"""Borders gain from larger pictures; the window reaches as far as the usual one."""
+
 
 @dataclass(frozen=True, eq=False)
 class RefinedView:
@@ -65,13 +68,13 @@ class RefinedPropagation:
 
     @torch.inference_mode()
     def read(self, view: RefinedView, bank: MemoryBank) -> Reading:
-        """See `DenseReader.read`. Owners and scores are those of the sharp masks, at stride 2; ``masks`` are as they
-        were read. Memory gets both versions."""
+        """See `DenseReader.read`. What is shown are the sharp masks, at stride 2; memory gets both versions, at stride
+        4."""
         read = self._propagation.read_versions(view.keys, bank, 2)
         known = torch.cat([read, self._looks(view.features, bank)[:, None]], 1)  # (N, 3, h, w)
         refined = self._refiner.refine(self._cues(view.features), known)
         versions = torch.stack([read[:, 0], F.avg_pool2d(refined, 2)], 1)
-        return replace(as_reading(bank.ids, refined), masks=read[:, 0], versions=versions)
+        return replace(as_reading(bank.ids, refined), versions=versions)
 
     def write(
         self,
@@ -122,10 +125,17 @@ def looks_like(features: Features, models: Sequence[Tensor | None]) -> Tensor:
     return appearance(*levels, torch.stack([nothing if m is None else m for m in models]))
 
 
+def lite_reader(config: PropagationConfig | None = None, device: str | torch.device = "cpu") -> RefinedPropagation:
+    """The reader of `lite`, with the weights that come with the package. Raises CheckpointError where they are missing
+    or damaged."""
+    return RefinedPropagation(LabelPropagation(config or LITE, device), load_refiner(shipped_weights()))
+
+
 class LiteTracker(DenseTracker):
     """Follows objects by label propagation with trained borders. Any object.
 
-    reader   by default label propagation with ``config`` on ``device``, and the weights that come with the package
+    reader   by default label propagation with ``config`` (`LITE`) on ``device``, and the weights that come with the
+             package
     options  of `DenseTracker`
     Raises CheckpointError where the weights are missing or damaged.
     """
@@ -141,5 +151,5 @@ class LiteTracker(DenseTracker):
         **options: Any,
     ) -> None:
         if reader is None:
-            reader = RefinedPropagation(LabelPropagation(config, device), load_refiner(shipped_weights()))
+            reader = lite_reader(config, device)
         super().__init__(reader, **options)
