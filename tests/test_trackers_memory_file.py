@@ -91,7 +91,7 @@ def rewritten(path: Path, **changes: str | None) -> Path:
     [
         ({"format": "weights"}, "is no memory file"),
         ({"format": None}, "is no memory file"),
-        ({"version": "1"}, "has version 1, this program reads 2"),
+        ({"version": "1"}, "has version '1', this program reads 2"),
         ({"contents": None}, "is damaged"),
         ({"contents": "{"}, "is damaged"),
         ({"contents": "[]"}, "is damaged"),

@@ -15,8 +15,8 @@ from seem_core.refiner import BorderRefiner, RefinerConfig
 from trackers.fused import FusedTracker
 from trackers.memory_bank import MemoryBank
 from trackers.propagate import PropagateTracker
-from trackers.propagation import LabelPropagation, PropagationConfig
-from trackers.refined import LiteTracker, RefinedPropagation, refiner_features
+from trackers.propagation import LabelPropagation, PropagationConfig, refiner_features
+from trackers.refined import LiteTracker, RefinedPropagation
 
 
 @cache

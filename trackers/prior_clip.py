@@ -9,8 +9,8 @@ from torch import Tensor
 
 from trackers.base import Image
 from trackers.memory_bank import MemoryBank
-from trackers.propagation import Keys, LabelPropagation, PropagationConfig
-from trackers.refined import fit_looks, looks_like, refiner_features
+from trackers.propagation import Keys, LabelPropagation, PropagationConfig, refiner_features
+from trackers.refined import fit_looks, looks_like
 
 
 class PropagatedClip:

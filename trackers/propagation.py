@@ -287,6 +287,12 @@ class LabelPropagation:
         return ((high > self.config.border) & (low < 1 - self.config.border)).any(0)
 
 
+def refiner_features(features: Features) -> tuple[Tensor, Tensor, Tensor]:
+    """What the refiner sees of a frame that label propagation encoded: (C, h, w) at strides 2, 4 and 8."""
+    half, quarter = features.levels
+    return half, quarter, features.keys
+
+
 def as_reading(ids: tuple[int, ...], masks: Tensor) -> Reading:
     """One owner per cell of (N, h, w) probabilities; a score is the mean probability of the cells an object owns."""
     shares = soft_aggregate(masks)

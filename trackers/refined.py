@@ -18,7 +18,7 @@ from trackers.base import Image
 from trackers.dense import DenseReader, Reading
 from trackers.memory_bank import MemoryBank
 from trackers.propagate import DenseTracker
-from trackers.propagation import Keys, LabelPropagation, PropagationConfig, as_reading, fast_dtype
+from trackers.propagation import Keys, LabelPropagation, PropagationConfig, as_reading, fast_dtype, refiner_features
 
 LITE = PropagationConfig(pixels=640 * 1152, window=9.0)
 """Borders gain from larger pictures; the window reaches as far as the usual one."""
@@ -102,12 +102,6 @@ class RefinedPropagation:
     def _cues(self, features: Features) -> Cues:
         half, quarter, eighth = (f[None].to(self._dtype) for f in refiner_features(features))
         return self._refiner.look(half, quarter, eighth)
-
-
-def refiner_features(features: Features) -> tuple[Tensor, Tensor, Tensor]:
-    """What the refiner sees of a frame that label propagation encoded: (C, h, w) at strides 2, 4 and 8."""
-    half, quarter = features.levels
-    return half, quarter, features.keys
 
 
 def fit_looks(features: Features, masks: Mapping[int, Tensor]) -> dict[int, Tensor]:
