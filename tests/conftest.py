@@ -24,3 +24,12 @@ def data_root() -> Path:
     root = Path(os.environ.get("VOS_DATA", ROOT.parent / "shared" / "data"))
     require(root.is_dir(), f"no real data at {root}; set VOS_DATA")
     return root
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests of minutes out unless ``-m`` names them."""
+    if "long" in str(config.getoption("markexpr")):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

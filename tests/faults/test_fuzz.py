@@ -118,7 +118,7 @@ def test_some_damaged_files_are_read_or_refused(seeds: Path) -> None:
     check([f"{kind}-{i * COUNTS[kind] // most + i % 5}" for kind, most in FAST.items() for i in range(most)], seeds)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", COUNTS)
 def test_two_thousand_damaged_files_are_read_or_refused(kind: str, seeds: Path) -> None:
     assert sum(COUNTS.values()) == 2000
