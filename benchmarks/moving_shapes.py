@@ -37,7 +37,7 @@ class Scene:
         self._side = min(size) // 4
         self._ground = _texture(chance, (self._height, self._width), (20, 110))
         self._skins = [_texture(chance, (self._side, self._side), (130, 250)) for _ in range(2)]
-        shares = chance.uniform([[0, 0], [0.65, 0]], [[0.35, 1], [1, 1]])  # one on the left, one on the right
+        shares = chance.uniform(0, 1, (2, 2)) * (0.35, 1) + np.array([[0, 0], [0.65, 0]])  # one on the left, one right
         self._places = shares * (self._width - self._side, self._height - self._side)
         self._speeds = chance.uniform(-1, 1, (2, 2)) * self._side / 12  # pixels per frame
         disc = np.zeros((self._side, self._side), np.uint8)

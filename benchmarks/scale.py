@@ -100,16 +100,11 @@ def store_of(given: argparse.Namespace, megapixels: float, frames: int) -> Store
 
 
 def span(seconds: float) -> str:
-    """Hours or minutes, for people."""
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} days"
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 7200
-        else f"{seconds:.1f} s"
-        if seconds < 600
-        else f"{seconds / 60:.0f} min"
-    )
+    """In the largest unit of which it has two."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def parse() -> argparse.Namespace:
