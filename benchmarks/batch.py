@@ -1,8 +1,8 @@
 """Two workers against one process: frames per second and per core, and what the ledger and saved states cost.
 
-    python benchmarks/batch.py                                    16 clips of 150 frames, 854x480, lite --fast
-    python benchmarks/batch.py --clips 4 --frames 20 --size 320x180 --groups 2            a trial
-    python benchmarks/batch.py --tracker propagate --no-fast --json figures.json
+    python benchmarks/batch.py                                 16 clips of 150 frames, 854x480
+    python benchmarks/batch.py --clips 4 --frames 20 --size 320x180 --groups 2             a trial
+    python benchmarks/batch.py --tracker propagate --max-side 854 --minutes 30 --json figures.json
 
 Four ways to track the same clips, side by side in one run:
 
@@ -71,11 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--frames", type=int, default=150)
-    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--size", default="854x480")
     parser.add_argument("--tracker", default="lite")
     parser.add_argument("--fast", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--max-side", type=int)
+    parser.add_argument("--max-side", type=int, default=240)
+    parser.add_argument("--minutes", type=float, default=7.5, help="no further group is begun after so long")
     parser.add_argument("--json", type=Path, help="write every timing there")
     given = parser.parse_args()
     if given.clips % (2 * given.groups):
@@ -87,7 +88,8 @@ def main() -> None:
         clips.mkdir()
         names = write_clips(clips, given.clips, given.frames, (width, height))
         jobs = [job_of(name, clips, Path(text) / "out", options) for name in names]
-        timings = list(measure(jobs, given.frames, given.groups, ways(stack), Path(text) / "out"))
+        until = time.monotonic() + 60 * given.minutes
+        timings = list(measure(jobs, given.frames, given.groups, ways(stack), Path(text) / "out", until))
     if given.json:
         given.json.write_text(json.dumps([asdict(timing) for timing in timings], indent=1))
     report(timings)
@@ -107,14 +109,19 @@ def ways(stack: ExitStack) -> tuple[Way, ...]:
     )  # fmt: skip
 
 
-def measure(jobs: Sequence[VideoJob], frames: int, groups: int, ways: Sequence[Way], out: Path) -> Iterator[Timing]:
-    """Every group in every way."""
+def measure(
+    jobs: Sequence[VideoJob], frames: int, groups: int, ways: Sequence[Way], out: Path, until: float
+) -> Iterator[Timing]:
+    """Every group in every way, as long as there is likely to be time for all of them."""
     for way in ways:  # each worker has a short clip: its libraries and the clips are warm then
         short = replace(jobs[0].options, end=min(WARM_UP, frames))
         count = 2 if way.cores == 2 and way.name != "two threads" else 1
         track([replace(job, options=short, out=out / f"warm-{way.name}-{job.name}") for job in jobs[:count]], way, out)
-    size = len(jobs) // groups
+    size, began = len(jobs) // groups, time.monotonic()
     for group in range(groups):
+        if group and time.monotonic() + (time.monotonic() - began) / group > until:
+            print(f"no time left: {group} of {groups} groups were measured", file=sys.stderr)
+            return
         chosen = jobs[group * size : (group + 1) * size]
         turn = group % len(ways)
         for way in (*ways[turn:], *ways[:turn]):
@@ -171,6 +178,7 @@ def report(timings: Sequence[Timing]) -> None:
     by_way: dict[str, list[Timing]] = defaultdict(list)
     for timing in sorted(timings, key=lambda timing: timing.group):
         by_way[timing.way].append(timing)
+    print(f"{sum(t.frames for t in by_way['batch'])} frames in each way, groups of {by_way['batch'][0].frames}\n")
     print("| | wall clock | frames/s | frames/s per core | computing per frame | of the driver |")
     print("|---|---|---|---|---|---|")
     for name, cores in (("one thread", 1), ("two threads", 2), ("two workers", 2), ("batch", 2)):

@@ -18,6 +18,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moving_shapes import write_clips
 
@@ -84,8 +85,8 @@ class Place(Protocol):
 class LocalPlace:
     """Worker processes of the driver."""
 
-    options = ("--threads", "1")
-    kinds = ("worker", "worker")
+    options: tuple[str, ...] = ("--threads", "1")
+    kinds: tuple[str, ...] = ("worker", "worker")
 
     def kill(self, kind: str, out: Path, chance: random.Random) -> bool:
         return kill_worker(out, chance)
@@ -94,17 +95,17 @@ class LocalPlace:
 class RayPlace:
     """Two nodes with one core each on this machine. The driver is connected to the first one, which stays."""
 
-    kinds = ("node", "worker")
+    kinds: tuple[str, ...] = ("node", "worker")
 
     def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        from ray.cluster_utils import Cluster
+
         head = {"num_cpus": 1, "object_store_memory": RAY_STORE, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": RAY_HEALTH})
         self._node = self._start()
-        self.options = ("--engine", "ray", "--address", self._cluster.address)
+        self.options: tuple[str, ...] = ("--engine", "ray", "--address", self._cluster.address)
 
     def kill(self, kind: str, out: Path, chance: random.Random) -> bool:
         if kind == "worker":
@@ -118,13 +119,22 @@ class RayPlace:
     def close(self) -> None:
         import ray
 
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         self._cluster.shutdown()
 
-    def _start(self) -> object:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=RAY_STORE)
+    def _start(self) -> Any:
+        """Ray gives a node half a minute to start, and 15 seconds to say which ports it chose: so that is done here."""
+        for _ in range(NODE_TRIES):
+            ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+            try:
+                return self._cluster.add_node(num_cpus=1, object_store_memory=RAY_STORE, **ports)
+            except Exception as error:  # Ray raises no other
+                last = error
+        raise last
 
 
+NODE_TRIES = 6
+PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 RAY_STORE = 80 << 20  # bytes of shared memory of a node
 RAY_HEALTH = {  # a dead node is noticed within seconds
     "health_check_initial_delay_ms": 3000,
@@ -132,14 +142,22 @@ RAY_HEALTH = {  # a dead node is noticed within seconds
     "health_check_timeout_ms": 5000,
     "health_check_failure_threshold": 5,
 }
-RAY_ENVIRONMENT = {  # nothing is sent out, a node may take its time to start, and no process is started unasked
+RAY_ENVIRONMENT = {  # nothing is sent out, and no process is started unasked
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "150",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_worker_niceness": "0",
 }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 class Batch:

@@ -47,9 +47,10 @@ class _Video:
 class _Run:
     """A worker's run of a video.
 
-    done    frames; saved: of them in the last state on the worker's disk; sent: in the one that the store has
+    done    frames; sent: of them in the last state that outlives the worker
     moving  what is under way in front of the worker's eyes, and ``sending`` a state behind its back
     waits   what goes on when the state is there
+    began_computing, states   without a store: since when, and how many states there are to be
     """
 
     video: _Video
@@ -60,6 +61,8 @@ class _Run:
     sending: Transfer | None = None
     waits: Then | None = None
     alive: bool = True
+    began_computing: float | None = None
+    states: int = 0
     spent: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -132,7 +135,32 @@ class _Batch:
 
     def _prepare(self, run: _Run) -> None:
         run.spent["prepare"] += self._case.prepare
-        self._after(run, self._case.prepare, lambda: self._compute(run))
+        whole = self._compute if self._case.store is not None else self._compute_all
+        self._after(run, self._case.prepare, lambda: whole(run))
+
+    def _compute_all(self, run: _Run) -> None:
+        """Where states are the worker's own affair, nothing happens before the last frame, or a crash."""
+        each, every = self._case.track + self._case.decode, self._case.every
+        frames = self._case.frames - run.done
+        states = max(0, math.ceil(frames * each / every) - 1) if every else 0
+        run.began_computing, run.states = self._events.now, states
+
+        def computed() -> None:
+            run.done = self._case.frames
+            run.spent["track"] += frames * self._case.track
+            run.spent["decode"] += frames * self._case.decode
+            run.spent["states"] += states * self._case.state
+            self._finish(run)
+
+        self._after(run, frames * each + states * self._case.state, computed)
+
+    def _saved_alone(self, run: _Run) -> float:
+        """Frames until the last state that a worker saved before it died."""
+        if run.began_computing is None or not run.states:
+            return run.sent
+        passed = self._events.now - run.began_computing
+        states = min(run.states, int(passed / (self._case.every + self._case.state)))
+        return run.sent + states * self._case.every / (self._case.track + self._case.decode)
 
     def _compute(self, run: _Run) -> None:
         """Until the next state, or the last frame."""
@@ -154,11 +182,9 @@ class _Batch:
         self._after(run, step, computed)
 
     def _save(self, run: _Run) -> None:
-        """A state is on the worker's disk; with a store it is brought there, unless the one before is on its way."""
+        """A state is on the worker's disk, and is brought to the store unless the one before is still on its way."""
         store = self._case.store
-        if store is None:
-            run.sent = run.done
-        elif run.sending is None:
+        if store is not None and run.sending is None:
             reached, frames = run.done, run.done - run.sent
 
             def sent() -> None:
@@ -211,6 +237,7 @@ class _Batch:
         self.crashes += 1
         self._running -= 1
         video, whole = run.video, self._events.now - run.began
+        run.sent = self._saved_alone(run)
         self._count(run.sent - video.kept)
         self.spent["lost"] += whole - (run.sent - video.kept) * (self._case.track + self._case.decode)
         video.kept = run.sent
