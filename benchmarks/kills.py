@@ -231,16 +231,16 @@ def await_bytes(batch: Batch, out: Path, names: Sequence[str], size: int) -> boo
     """Until frames.jsonl of all clips have so many bytes together; False where the batch ended before."""
     files = [out / name / FRAMES_FILE for name in names]
     before, since = -1, time.monotonic()
-    while (written := count_bytes(files)) < size:
-        if batch.code is not None:
-            return False
+    while batch.code is None:
+        if (written := count_bytes(files)) >= size:
+            return True
         if written != before:
             before, since = written, time.monotonic()
         if time.monotonic() - since > STANDSTILL:
             batch.kill()
             raise SystemExit(f"no further frame in {STANDSTILL:.0f} seconds: {batch.last_words()}")
         time.sleep(LOOK_EVERY)
-    return True
+    return False
 
 
 def count_bytes(files: Sequence[Path]) -> int:
@@ -264,9 +264,12 @@ def writers(out: Path) -> list[int]:
 
 
 def kill_worker(out: Path, chance: random.Random) -> bool:
-    there = sorted(writers(out))
-    if not there:
-        return False
+    """One that has a video; False where for some seconds none has."""
+    deadline = time.monotonic() + 5
+    while not (there := sorted(writers(out))):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_EVERY)
     with suppress(ProcessLookupError):
         os.kill(chance.choice(there), signal.SIGKILL)
     return True

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +200,18 @@ def test_transfers_share_equally(asked: list[tuple[float, float]], share: float)
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         replace(ONE, **wrong)
+
+
+def test_the_script_prints_a_table() -> None:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "scale.py"
+    given = (
+        "--clips 16 --frames 150 --seconds 0.1 --prepare 2 --start 0 --failures 0 --workers 1 2 --store 1e9 --details"
+    )
+    done = subprocess.run([sys.executable, str(script), *given.split()], capture_output=True, text=True, check=True)
+    head, rule, one, two, empty, *shares = done.stdout.splitlines()
+    columns = head.count("|")
+    assert [line.count("|") for line in (rule, one, two)] == [columns] * 3
+    assert (one.split("|")[1].strip(), one.split("|")[2].strip()) == ("1", "4.9 min")  # 16 x (2 + 150 x 0.1072) s
+    assert (two.split("|")[1].strip(), two.split("|")[2].strip()) == ("2", "2.5 min")
+    assert empty == ""
+    assert len({line.count("|") for line in shares}) == 1
