@@ -125,7 +125,7 @@ class RayPlace:
     def _start(self) -> Any:
         """Ray gives a node half a minute to start, and 15 seconds to say which ports it chose: so that is done here."""
         for _ in range(NODE_TRIES):
-            ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+            ports: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
             try:
                 return self._cluster.add_node(num_cpus=1, object_store_memory=RAY_STORE, **ports)
             except Exception as error:  # Ray raises no other

@@ -195,6 +195,19 @@ def test_transfers_share_equally(asked: list[tuple[float, float]], share: float)
     assert ends[-1] <= max(begin for begin, _ in asked) + work / share + 1e-6
 
 
+def test_a_transfer_that_is_called_off_leaves_its_share_to_the_others() -> None:
+    events, ends = Events(), dict[str, float]()
+    shared = Shared(events, 1.0)
+    lost = shared.begin(1.0, lambda: ends.update(lost=events.now))
+    shared.begin(3.0, lambda: ends.update(kept=events.now))
+    events.at(1.0, lambda: shared.call_off(lost))  # each has half a second's worth by then
+    events.at(9.0, lambda: ends.update(end=events.now))
+    while "end" not in ends:
+        events.step()
+    assert ends == {"kept": pytest.approx(3.5), "end": 9.0}
+    assert shared.busy == pytest.approx(3.5)
+
+
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"frames": 0}, {"track": 0.0, "decode": 0.0}, {"start": -1.0},
                                    {"failures": math.inf}, {"every": math.nan}, {"tries": 0}])  # fmt: skip
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
