@@ -119,8 +119,8 @@ class RayPlace:
     def close(self) -> None:
         import ray
 
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        self._cluster.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
     def _start(self) -> Any:
         """Ray gives a node half a minute to start, and 15 seconds to say which ports it chose: so that is done here."""
