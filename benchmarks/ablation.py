@@ -11,7 +11,7 @@ trained anew: the net sees what it would see if a part were not there.
     sharp-only     memory holds the sharp masks alone
     no-appearance  nothing is known of how the objects look
     stride-4       the answer averaged to cells of stride 4
-    propagate      no net at all
+    propagate      no net at all, on pictures as large as those of lite
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trackers.dense import Reading
 from trackers.memory_bank import MemoryBank
 from trackers.propagate import DenseTracker
 from trackers.propagation import LabelPropagation, as_reading
-from trackers.refined import RefinedPropagation, RefinedView
+from trackers.refined import LITE, RefinedPropagation, RefinedView
 from vos.benchmarks.davis_prompts import first_masks, sequence_images
 from vos.benchmarks.layouts import AnnotatedSequence, mask_files, open_layout
 from vos.benchmarks.scoring import score_predictions
@@ -74,7 +74,7 @@ def without_looks(bank: MemoryBank) -> MemoryBank:
 
 def track(sequence: AnnotatedSequence, variants: list[str], weights: Path, out: Path) -> None:
     """Write the masks of every variant, all in one pass over the pictures."""
-    shared = EncodesOnce()
+    shared = EncodesOnce(LITE)
     refiner = load_refiner(weights)
     trackers = {
         variant: DenseTracker(shared if variant == "propagate" else Without(shared, refiner, variant))
