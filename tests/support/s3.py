@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,8 @@ def s3_server(patch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         patch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
+    request = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(request, timeout=60).close()  # servers of one process share their buckets
     try:
         s3fs.S3FileSystem().mkdir(BUCKET)
         yield f"s3://{BUCKET}"
