@@ -55,9 +55,9 @@ class Without(RefinedPropagation):
         reading = super().read(view, bank)
         assert reading.versions is not None
         if self._variant == "one-version":
-            return replace(reading, versions=None)
+            return replace(reading, versions=reading.versions[:, :1])
         if self._variant == "sharp-only":
-            return replace(reading, versions=reading.versions[:, 1])
+            return replace(reading, versions=reading.versions[:, 1:])
         if self._variant == "stride-4":
             small = as_reading(reading.ids, reading.versions[:, 1])
             return replace(reading, maps=small.maps, scores=small.scores)
