@@ -50,9 +50,9 @@ class TrackerRate:
 
 
 def rate_of(tracker: str, model: str | None, *, fast: bool = False) -> TrackerRate | None:
-    """None where this tracker was not measured with this model (`fused` without one is `propagate`)."""
+    """None where this tracker was not measured with this model (`fused` without one is `lite`)."""
     if tracker == "fused" and model is None:
-        tracker = "propagate"
+        tracker = "lite"
     return _RATES.get((tracker + (" fast" if fast else ""), model))
 
 
