@@ -34,12 +34,11 @@ import numpy.typing as npt
 import torch
 
 from seem_core.prompts import MaskPrompt
-from seem_core.refiner_weights import load_refiner, shipped_weights
 from trackers.dense import DenseReader
 from trackers.fast import FAST
 from trackers.propagate import PropagateTracker
 from trackers.propagation import LabelPropagation, PropagationConfig
-from trackers.refined import RefinedPropagation
+from trackers.refined import lite_reader
 from vos.label_files import read_labels, write_labels
 
 T = TypeVar("T")
@@ -103,8 +102,8 @@ def run(
 ) -> tuple[dict[str, list[float]], str]:
     """Seconds by station and frame, and the memory bank in words."""
     stations: dict[str, list[float]] = {}
-    reader = timed_reader(name, stations, FAST.config if fast else None)
-    tracker = PropagateTracker(reader, max_recent=FAST.max_recent) if fast else PropagateTracker(reader)
+    reader = timed_reader(name, stations, FAST[name].config if fast else None)
+    tracker = PropagateTracker(reader, max_recent=FAST[name].max_recent) if fast else PropagateTracker(reader)
     prompts = [MaskPrompt(labels == i, int(i)) for i in np.unique(labels) if i]
     with tempfile.TemporaryDirectory() as folder:
         for n, jpeg in enumerate(back_and_forth(jpegs, frames + WARM_UP)):
@@ -119,9 +118,7 @@ def run(
 
 def timed_reader(name: str, stations: dict[str, list[float]], config: PropagationConfig | None = None) -> DenseReader:
     """The reader of a tracker, propagate or lite, that notes the processor time of its stations."""
-    reader: DenseReader = LabelPropagation(config)
-    if name == "lite":
-        reader = RefinedPropagation(LabelPropagation(config), load_refiner(shipped_weights()))
+    reader: DenseReader = lite_reader(config) if name == "lite" else LabelPropagation(config)
     for station in ("encode", "look", "read", "write"):
         call = getattr(reader, station)
         setattr(reader, station, functools.partial(timed, stations, station, call))
