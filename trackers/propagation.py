@@ -325,7 +325,7 @@ def principal_components(samples: Tensor, channels: int) -> tuple[Tensor, Tensor
     covariance = (samples - mean).T @ (samples - mean) / len(samples)
     basis = torch.linalg.eigh(covariance.cpu().double()).eigenvectors[:, -channels:].flip(1)
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    return mean, basis.to(samples)
+    return mean, basis.to(samples).contiguous()  # as it comes back from a file: another layout rounds otherwise
 
 
 def project(samples: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
