@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from oracle import EncodesOnce
+from oracle import EncodesOnce, by_sequence, write_variants
 
 from seem_core.refiner import BorderRefiner
 from seem_core.refiner_weights import load_refiner, shipped_weights
@@ -36,7 +36,6 @@ from vos.benchmarks.davis_prompts import first_masks, sequence_images
 from vos.benchmarks.layouts import AnnotatedSequence, mask_files, open_layout
 from vos.benchmarks.scoring import score_predictions
 from vos.images import read_image
-from vos.label_files import write_labels
 
 VARIANTS = ("lite", "one-version", "sharp-only", "no-appearance", "stride-4", "propagate")
 
@@ -86,12 +85,7 @@ def track(sequence: AnnotatedSequence, variants: list[str], weights: Path, out: 
         image = read_image(path)
         for variant, tracker in trackers.items():
             results[variant][path.stem] = tracker.step(image, prompts.get(path.stem, ())).labels
-    for variant, found in results.items():  # at the end: a folder that is there is complete
-        folder = out / variant / f".{sequence.name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for frame, labels in found.items():
-            write_labels(folder / f"{frame}.png", labels)
-        folder.rename(out / variant / sequence.name)
+    write_variants(results, sequence.name, out)
 
 
 def main() -> None:
@@ -112,9 +106,7 @@ def main() -> None:
             print(f"{name}: {', '.join(missing)}", flush=True)
     there = [v for v in arguments.only if all(mask_files(arguments.out / v / name) for name in names)]
     found = {v: score_predictions(arguments.out / v, layout, protocol="davis2016", names=names) for v in there}
-    print("| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|", sep="\n")
-    for same in zip(*(s.sequences for s in found.values()), strict=True):
-        print(f"| {same[0].sequence} | " + " | ".join(f"{s.J:.3f} / {s.F:.3f}".replace("0.", ".") for s in same) + " |")
+    print(*by_sequence(found), sep="\n")
     print("| mean J&F | " + " | ".join(f"{s.j_and_f:.3f}" for s in found.values()) + " |")
 
 

@@ -170,12 +170,17 @@ def track(sequence: AnnotatedSequence, variants: Sequence[str], out: Path) -> No
                 trackers[variant].truth = truth
                 labels = trackers[variant].step(image, prompts.get(path.stem, ())).labels
             results[variant][path.stem] = labels
-    for variant, frames in results.items():  # at the end: a folder that is there is complete
-        folder = out / variant / f".{sequence.name}"
+    write_variants(results, sequence.name, out)
+
+
+def write_variants(results: Mapping[str, Mapping[str, Labels]], sequence: str, out: Path) -> None:
+    """Variant -> frame -> labels to ``out/<variant>/<sequence>/``; a folder that is there is complete."""
+    for variant, frames in results.items():
+        folder = out / variant / f".{sequence}"
         folder.mkdir(parents=True, exist_ok=True)
         for frame, labels in frames.items():
             write_labels(folder / f"{frame}.png", labels)
-        folder.rename(out / variant / sequence.name)
+        folder.rename(out / variant / sequence)
 
 
 def true_labels(sequence: AnnotatedSequence, frame: str) -> Labels:
