@@ -192,7 +192,7 @@ TestSharedLedger = SharedLedger.TestCase
 # ---- real processes
 
 WORK = """
-import json, os, signal, sys
+import json, multiprocessing, os, signal, sys
 from pathlib import Path
 from vos.batch.job import VideoJob, VideoOutcome
 from vos.batch.ledger import Ledger
@@ -203,6 +203,7 @@ jobs = [VideoJob(f"v{i:02d}", folder / f"v{i:02d}.mp4", folder / "out" / f"v{i:0
 def work(number):
     with (folder / f"log{number}").open("a", buffering=1) as log, Ledger.open(folder / "out") as ledger:
         ledger.enter(jobs)
+        entered.wait(120)  # no results are written here: who entered late would find them gone, and begin all again
         while ledger.unsettled():
             row = ledger.claim()
             if row is None:
@@ -218,6 +219,7 @@ def work(number):
             log.write(f"end {row.name}\\n")
 
 children = []
+entered = multiprocessing.get_context("fork").Barrier(4)
 for number in range(4):
     if (pid := os.fork()) == 0:
         code = 1
