@@ -30,11 +30,19 @@ def fit_appearance(half: Tensor, quarter: Tensor, eighth: Tensor, masks: Tensor)
 
 def appearance(half: Tensor, quarter: Tensor, eighth: Tensor, weights: Tensor) -> Tensor:
     """(N, h, w) how much the cells of another picture look like the objects; ``weights`` from `fit_appearance`."""
-    levels = _levels(half, quarter, eighth)
+    levels = half, quarter, eighth
     parts = torch.split(weights[:, :-1], [len(level) for level in levels], dim=1)
-    scores = [torch.einsum("nc,chw->nhw", part, level) for part, level in zip(parts, levels, strict=True)]
-    deep = F.interpolate(scores[2][None], scale_factor=2, mode="bilinear")[0]
-    return (scores[0] + scores[1] + deep + weights[:, -1, None, None]).clamp(-MOST, MOST)
+    first, second, deep = (_score(level, part) for level, part in zip(levels, parts, strict=True))
+    first, deep = F.avg_pool2d(first[None], 2)[0], F.interpolate(deep[None], scale_factor=2, mode="bilinear")[0]
+    return (first + second + deep + weights[:, -1, None, None]).clamp(-MOST, MOST)
+
+
+def _score(level: Tensor, weights: Tensor) -> Tensor:
+    """(N, h, w) products of (N, C) weights with the cells of a (C, h, w) level, taken as unit vectors."""
+    level = level.float()
+    length = torch.linalg.vector_norm(level, dim=0).clamp(min=1e-12)
+    score: Tensor = torch.einsum("nc,chw->nhw", weights, level) / length
+    return score
 
 
 def _levels(half: Tensor, quarter: Tensor, eighth: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from scenes import iou, scene
@@ -25,9 +25,7 @@ from trackers.propagation import (
     PropagationConfig,
     encoded_size,
     principal_components,
-    window_bias,
 )
-from trackers.voting import gather_entries, most_alike, positions
 
 SMALL = PropagationConfig(pixels=192 * 352)
 
@@ -132,41 +130,6 @@ def test_skipping_unreachable_cells_changes_nothing(data_root: Path, monkeypatch
         assert iou(a > 0, b > 0) > 0.999  # matrix products of other shapes round differently
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 9))
-@settings(deadline=None, max_examples=40)
-def test_the_search_finds_the_best_of_every_group(seed: int, quarter: int, k: int) -> None:
-    affinity = torch.rand(5, 4 * quarter, generator=torch.Generator().manual_seed(seed))
-    found = most_alike(affinity, k)
-    assert found.shape == (5, min(k, quarter))
-    assert (affinity.argmax(1, keepdim=True) == found).any(1).all()
-    groups = affinity.view(5, 4, quarter).amax(1)
-    torch.testing.assert_close(
-        affinity.gather(1, found).sort(1).values, groups.topk(min(k, quarter), 1).values.sort(1).values
-    )
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(1, 64))
-@settings(deadline=None)
-def test_positions_come_in_few_sizes(flags: list[bool], multiple: int) -> None:
-    found = positions(torch.tensor(flags), multiple).tolist()
-    assert sorted(set(found)) == [i for i, flag in enumerate(flags) if flag]
-    assert len(found) % multiple == 0
-    assert len(found) < sum(flags) + multiple
-
-
-def test_the_window_is_a_circle() -> None:
-    bias = window_bias(9, 11, 3.0, torch.device("cpu"), torch.float32).view(9, 11, 9, 11)
-    assert bias[4, 5, 4, 8] == 0
-    assert bias[4, 5, 7, 8] < -2
-    assert int((bias[4, 5] == 0).sum()) == 29
-
-
-def test_rows_are_gathered_from_the_right_entry() -> None:
-    tensors = [torch.arange(12.0).view(4, 3) + 100 * e for e in range(3)]
-    index = torch.tensor([[0, 11], [5, 5]])
-    torch.testing.assert_close(gather_entries(tensors, index), torch.cat(tensors)[index.flatten()])
-
-
 def test_principal_components_are_an_orthonormal_basis() -> None:
     samples = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 1, 4, 1, 1, 0.1])
     mean, basis = principal_components(samples, 2)
@@ -239,8 +202,3 @@ def test_a_reader_can_be_replaced() -> None:
     tracker = DenseTracker(Still())
     tracker.step(two.images[0], [MaskPrompt(two.masks[0][0], 4)])
     assert iou(tracker.step(two.images[1]).mask(4), two.masks[0][0]) > 0.9
-
-
-def test_a_frame_on_which_nothing_is_within_reach() -> None:
-    """Objects that nothing on the frame looks like, and that were not there lately, leave no cell to search for."""
-    assert most_alike(torch.zeros(0, 8), 4).shape == (0, 2)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import torch
@@ -27,6 +26,7 @@ from seem_core.errors import InputError
 from seem_core.features import Features
 from trackers.base import Image
 from trackers.dense import Reading
+from trackers.local_search import local_search
 from trackers.memory_bank import Entry, MemoryBank
 from trackers.merge import soft_aggregate
 from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
@@ -239,11 +239,11 @@ class LabelPropagation:
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
         rows = positions(near)
         picks = [pick.at(rows) for pick in picks]
-        window = window_bias(h, w, config.window, self.device, self._dtype)[rows]
-        query = keys.coarse[rows]
-        for e in recent:
-            index = most_alike(torch.addmm(window, query, memory.entries[e].keys[0].T), config.cells_recent)
-            picks.append(Pick(e, index))
+        if recent:
+            search = local_search(h, w, config.window, self.device, self._dtype)
+            remembered = [memory.entries[e].keys[0] for e in recent]
+            found = search.nearest(keys.coarse, rows, remembered, config.cells_recent)
+            picks += [Pick(e, index) for e, index in zip(recent, found, strict=True)]
         touched = torch.stack([pick.touches(there[pick.entry]) for pick in picks]).any(0)
         kept = positions(touched)
         return rows[kept], [pick.at(kept) for pick in picks]
@@ -337,15 +337,6 @@ def encoded_size(height: int, width: int, pixels: int) -> tuple[int, int]:
     """Size near ``pixels`` with the aspect of (height, width), sides multiples of 32; at most twice the source."""
     scale = min(2.0, (pixels / (height * width)) ** 0.5)
     return max(32, round(height * scale / 32) * 32), max(32, round(width * scale / 32) * 32)
-
-
-@lru_cache(maxsize=2)
-def window_bias(h: int, w: int, radius: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(h w, h w): 0 where two cells are at most ``radius`` cells apart, `NEVER` elsewhere."""
-    y = torch.arange(h, device=device).repeat_interleave(w)
-    x = torch.arange(w, device=device).repeat(h)
-    outside = (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
-    return outside.to(dtype) * NEVER
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -14,6 +14,7 @@ from torch import Tensor
 from trackers.entries import Entry
 
 NEVER = -4.0  # less than any cosine
+ENOUGH = 64  # candidates for each of those that are wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +116,21 @@ def _known(entry: Entry, object_id: int) -> Tensor:
 def most_alike(affinity: Tensor, k: int) -> Tensor:
     """Indices (R, k) of the largest of (R, L) affinities, L a multiple of four.
 
-    Cells are compared in groups of four that lie a quarter of the frame apart, and only the best of each group goes
-    on: a search among a quarter of the candidates that loses next to nothing.
+    Where there are many candidates, they are compared in two or four groups that lie a part of the frame apart, and
+    only the best of each group goes on: a search among fewer that loses next to nothing. With fewer than `ENOUGH` for
+    each of the k, PyTorch sorts in another way that takes longer than the grouping saves.
     """
-    groups = affinity.view(len(affinity), 4, affinity.shape[1] // 4)  # R may be 0
-    best = groups.amax(1).topk(min(k, groups.shape[2]), dim=1, sorted=False).indices
-    member = groups.gather(2, best[:, None].expand(-1, 4, -1)).argmax(1)
-    return member * groups.shape[2] + best
+    parts = next((n for n in (4, 2) if affinity.shape[1] // n >= ENOUGH * k), 1)
+    if parts == 1:
+        return affinity.topk(min(k, affinity.shape[1]), dim=1, sorted=False).indices
+    groups = affinity.view(len(affinity), parts, affinity.shape[1] // parts)  # R may be 0
+    best = groups[:, 0]
+    for part in range(1, parts):
+        best = torch.maximum(best, groups[:, part])
+    found = best.topk(k, dim=1, sorted=False)
+    members = groups.gather(2, found.indices[:, None].expand(-1, parts, -1))  # (R, parts, k)
+    before = (members == found.values[:, None]).cumsum(1) == 0  # those before the first that is the largest
+    return before.sum(1) * groups.shape[2] + found.indices
 
 
 def positions(flags: Tensor, multiple: int = 128) -> Tensor:
