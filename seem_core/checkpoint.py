@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,19 +20,18 @@ from typing import cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import seem_core.config as configurations
 from seem_core.config import SeemConfig
 from seem_core.convert import find_misfit, load_converted, shapes_of
-from seem_core.disk import is_no_room
-from seem_core.errors import CheckpointError, DeviceError, DiskFullError, OutputError
+from seem_core.errors import CheckpointError, DeviceError, OutputError
 from seem_core.model import Seem
 from seem_core.model_store import locate
 from seem_core.plain_json import brief, in_a_line, parse_json
 from seem_core.routing import RoutingName
 from seem_core.segmenter_types import Trained
+from seem_core.tensor_file import write_tensors
 
 FORMAT = "vos-seem-1"
 CLASS_EMBEDDINGS = "class_embeddings"
@@ -162,7 +160,7 @@ def save_seem(
     _check_classes(tensors.get(CLASS_EMBEDDINGS), metadata, path)
     header = metadata.to_header() | {_DIGESTS: json.dumps({k: _digest(v) for k, v in tensors.items()})}
     refuse_existing(path, overwrite=overwrite)
-    _write_whole(path, tensors, header)
+    write_tensors(path, tensors, header)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -171,25 +169,6 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} is there already; name another file or allow it to be overwritten (--overwrite)")
-
-
-def _write_whole(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder beside the file: older safetensors write in place, newer ones through a temporary file of their own.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            part.touch()
-            mode = part.stat().st_mode  # as the user's files are; safetensors makes them private
-            save_file(tensors, part, header)
-            part.chmod(mode)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        if is_no_room(error):
-            raise DiskFullError(f"no room to write {path}; free some space and run again") from error
-        raise OutputError(f"checkpoint {path} cannot be written ({error}); choose another place") from error
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seem_core.errors import CheckpointError, InputError, OutputError
+from seem_core.errors import CheckpointError, InputError
 from seem_core.plain_json import brief, in_a_line, parse_json
+from seem_core.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -32,16 +32,10 @@ def write_net(
     facts: Mapping[str, str],
 ) -> None:
     """Write weights; ``facts`` (data, seconds, ...) join ``form`` and the configuration in the metadata. The file
-    appears under its name only when it is whole. Raises OutputError."""
+    appears under its name only when it is whole. Raises OutputError, DiskFullError without room."""
     metadata = {"format": form, "config": json.dumps(asdict(config)), **facts}
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"weights cannot be written to {path}: {error}") from error
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_tensors(Path(path), plain, metadata)
 
 
 def read_net(

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from seem_core.appearance import appearance, fit_appearance
 from seem_core.features import Features
-from seem_core.refiner import BorderRefiner, Cues
+from seem_core.refiner import BorderRefiner
 from seem_core.refiner_weights import load_refiner, shipped_weights
 from trackers.base import Image
 from trackers.dense import DenseReader, Reading
 from trackers.memory_bank import MemoryBank
 from trackers.propagate import DenseTracker
-from trackers.propagation import Keys, LabelPropagation, PropagationConfig, as_reading, fast_dtype, refiner_features
+from trackers.propagation import Keys, LabelPropagation, PropagationConfig, as_reading, refiner_features
+from trackers.sharpener import Sharpener
 
 LITE = PropagationConfig(pixels=640 * 1152, window=9.0)
 """Borders gain from larger pictures; the window reaches as far as the usual one."""
@@ -48,9 +49,7 @@ class RefinedPropagation:
 
     def __init__(self, propagation: LabelPropagation, refiner: BorderRefiner) -> None:
         self._propagation = propagation
-        self._dtype = fast_dtype(propagation.device)
-        net = refiner.to(device=propagation.device, dtype=self._dtype).eval()
-        self._refiner: BorderRefiner = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._sharpener = Sharpener(refiner, propagation.device)
 
     @property
     def name(self) -> str:
@@ -72,7 +71,7 @@ class RefinedPropagation:
         4."""
         read = self._propagation.read_versions(view.keys, bank, 2)
         known = torch.cat([read, self._looks(view.features, bank)[:, None]], 1)  # (N, 3, h, w)
-        refined = self._refiner.refine(self._cues(view.features), known)
+        refined = self._sharpener.sharpen(view.features, known)
         versions = torch.stack([read[:, 0], F.avg_pool2d(refined, 2)], 1)
         return replace(as_reading(bank.ids, refined), versions=versions)
 
@@ -98,10 +97,6 @@ class RefinedPropagation:
         """(N, h, w) how much a frame looks like each object, as it is on the frames that are pinned."""
         known = [[e.looks[i] for e in bank.entries if i in e.looks] for i in bank.ids]
         return looks_like(features, [torch.stack(of).mean(0) if of else None for of in known])
-
-    def _cues(self, features: Features) -> Cues:
-        half, quarter, eighth = (f[None].to(self._dtype) for f in refiner_features(features))
-        return self._refiner.look(half, quarter, eighth)
 
 
 def fit_looks(features: Features, masks: Mapping[int, Tensor]) -> dict[int, Tensor]:
