@@ -131,7 +131,8 @@ class LabelPropagation:
         if not bank.space:
             bank.space = principal_components(cells, self.config.channels[0])
         fine = project(cells, *bank.space[:2])
-        coarse = F.normalize(fine.view(h, 2, w, 2, -1).mean((1, 3)), dim=2)
+        top, bottom = fine.view(h, 2, w, 2, -1).unbind(1)
+        coarse = F.normalize((top + bottom).sum(2), dim=2)
         as_map = fine.view(1, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
         upsampled = F.interpolate(as_map, scale_factor=2, mode="bilinear")[0].permute(1, 2, 0)
         shallow = F.normalize(features.levels[1].float().permute(1, 2, 0), dim=2)
