@@ -7,8 +7,9 @@ keeps of its mask), tokens (what a segmenter keeps of its look), or both. An obj
     pinned     frames with a prompt and referring pictures; never evicted. If they alone would pass the byte budget,
                `write` refuses.
     long-term  the most used cells of frames that left recent memory, as one entry; the first to make room
-    recent     the last ``max_recent`` frames with keys and the last ``max_views`` with tokens alone, first in, first
-               out; the oldest also make room for the budget
+    recent     ``max_recent`` frames with keys, the last ones and others spread over ``span`` frames before (see
+               `trackers.spacing`), and the last ``max_views`` with tokens alone; the oldest also make room for the
+               budget
     previous   one slot for what a reader keeps of the frame just before, counted and saved with the rest
 """
 
@@ -26,6 +27,7 @@ from seem_core.errors import LimitError
 from seem_core.segmenter_types import ObjectTokens
 from trackers.entries import Entry, Previous
 from trackers.long_term import LongTerm, keep_best, used, with_use
+from trackers.spacing import least_needed
 
 __all__ = ["MEGABYTE", "Entry", "LongTerm", "MemoryBank", "Previous", "Snapshot"]
 
@@ -46,6 +48,8 @@ class Snapshot:
 class MemoryBank:
     """Entries of one video within ``max_recent`` frames, ``max_views`` frames of tokens, and ``max_bytes`` bytes.
 
+    span: how many frames back the recent ones may lie, as far as those with keys are concerned; 0 keeps the last ones.
+
     The bytes are those of all tensors: keys, values, tokens, the previous frame and the space of the keys. What would
     pass a bound is refused or makes others leave before it is stored. ``long_term`` states how much of what leaves is
     kept, by default nothing.
@@ -57,13 +61,15 @@ class MemoryBank:
         max_bytes: int = 512 * MEGABYTE,
         *,
         max_views: int = 8,
+        span: int = 0,
         long_term: LongTerm | None = None,
     ) -> None:
-        if max_recent < 1 or max_views < 1 or max_bytes < 1:
+        if max_recent < 1 or max_views < 1 or max_bytes < 1 or span < 0:
             raise ValueError(
-                f"a bank needs room: max_recent={max_recent}, max_views={max_views}, max_bytes={max_bytes}"
+                f"a bank needs room: max_recent={max_recent}, max_views={max_views}, max_bytes={max_bytes}, span={span}"
             )
         self.max_recent = max_recent
+        self.span = span
         self.max_views = max_views
         self.max_bytes = max_bytes
         self.long_term = long_term or LongTerm()
@@ -114,7 +120,7 @@ class MemoryBank:
         return self._fixed_bytes() + sum(e.bytes for e in self.entries if not e.pinned)
 
     def write(self, entry: Entry) -> None:
-        """Remember a picture. The oldest recent frames leave as the bounds demand.
+        """Remember a picture. Recent frames leave as the bounds demand.
 
         Raises LimitError, and changes nothing, if what is pinned and this entry do not fit into ``max_bytes``.
         """
@@ -127,7 +133,10 @@ class MemoryBank:
         self._check_fits(self._fixed_bytes() + counted.bytes)
         same_kind = [e for e in self._recent if bool(e.keys) == bool(entry.keys)]
         bound = self.max_recent if entry.keys else self.max_views
-        leaving = same_kind[: max(0, len(same_kind) + 1 - bound)]
+        leaving = []
+        while len(same_kind) + 1 > bound:
+            frames = [e.frame for e in same_kind]
+            leaving.append(same_kind.pop(least_needed(frames, entry.frame, self.span if entry.keys else 0)))
         self._recent = [e for e in self._recent if e not in leaving]
         for old in leaving:
             self._long = self.long_term.absorb(self._long, old)

@@ -27,6 +27,7 @@ from trackers.propagation import LabelPropagation, PropagationConfig
 Mask = npt.NDArray[np.bool_]
 ELSEWHERE = -1  # frame of what other pictures show
 MANY = 32  # objects
+SPAN = 64  # frames back that memory reaches
 AREAS = 15  # frames of which the usual area of an object is the median
 
 
@@ -55,7 +56,7 @@ class DenseTracker:
 
     reader      the dense part
     segmenter   reads marks and words in prompts; without one, marks are read by colour
-    max_recent  frames remembered besides the prompted ones
+    max_recent  frames remembered besides the prompted ones: the last ones, and others spread over the ``span`` before
     max_bytes   bound of the memory bank; prompted frames beyond it raise LimitError
     gate        what is not worth remembering
     long_term   what is kept of frames that leave recent memory, by default nothing
@@ -72,6 +73,7 @@ class DenseTracker:
         *,
         segmenter: Segmenter | None = None,
         max_recent: int = 7,
+        span: int = SPAN,
         max_bytes: int = 512 * MEGABYTE,
         gate: Gate | None = None,
         long_term: LongTerm | None = None,
@@ -82,7 +84,7 @@ class DenseTracker:
         self.segmenter = segmenter
         self.notes: tuple[str, ...] = ()
         self.class_names: dict[int, str] = {}
-        self._bank = MemoryBank(max_recent, max_bytes, long_term=long_term)
+        self._bank = MemoryBank(max_recent, max_bytes, span=span, long_term=long_term)
         self._areas: dict[int, list[float]] = {}  # object id -> areas on its last frames, as shares of the picture
         self._frame = 0
         self._size: tuple[int, int] | None = None  # (height, width) of the video
