@@ -17,12 +17,12 @@ from seem_core.refiner import RefinerConfig
 from seem_core.refiner_weights import load_refiner
 from seem_core.training.data_sources import DataSpec
 from seem_core.training.loop import Stage, read_log
-from seem_core.training.memory_faults import border_band
 from seem_core.training.pack import Pack, pack
 from seem_core.training.pseudo_clips import ClipBatch
 from seem_core.training.refiner_task import (
     RefinerTask,
     RefinerTaskConfig,
+    border_band,
     cell_shares,
     strongest_others,
     turned_round,

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from seem_core.refiner import PRESENT, BorderRefiner, bounded
 from seem_core.training.loop import Stage
-from seem_core.training.memory_faults import StrayPart, border_band, wear
 from seem_core.training.pack import Pack
 from seem_core.training.picture_store import PictureStore
 from seem_core.training.plan_queue import PlanQueue
@@ -60,8 +59,6 @@ class RefinerTaskConfig:
 
     spoilt      share of clips whose first mask is a little too large, too small or blurred
     blind       share of clips whose objects have no model of their appearance, as in a memory from elsewhere
-    astray      share of clips in whose memory a part of the picture is taken for an object, or is missing from one
-    worn        share of clips whose masks, as they were read, blur away faster than they do by themselves
     band        cells of stride 4 from a border, true or believed, within which cells count in full
     elsewhere   how much the others count
     dice        weight of the dice loss
@@ -73,8 +70,6 @@ class RefinerTaskConfig:
     clips: ClipConfig = field(default_factory=lambda: ClipConfig(real=0.5))
     spoilt: float = 0.2
     blind: float = 0.1
-    astray: float = 0.0
-    worn: float = 0.0
     band: int = 4
     elsewhere: float = 0.1
     dice: float = 0.5
@@ -99,38 +94,6 @@ class Example:
         """Of a clip without objects, with (0, h, w) masks."""
         nothing = masks.new_zeros(0)
         return cls((nothing, nothing, nothing), masks, masks, masks, masks)  # whatever their shapes
-
-
-@dataclass(eq=False)
-class Ageing:
-    """What happens to the memory of one clip besides: nothing, or what many frames would bring (`memory_faults`).
-
-    wear    share of the blurred mask in the masks as they were read, on every frame
-    astray  frames on which a part is wrong; ``part`` is that part, once there is one
-    """
-
-    wear: float
-    astray: range
-    part: StrayPart | None = None
-
-    @classmethod
-    def draw(cls, config: RefinerTaskConfig, frames: int, rng: random.Random) -> Ageing:
-        """For a clip of ``frames`` frames."""
-        wear = rng.uniform(0.3, 1.0) if rng.random() < config.worn else 0.0
-        if rng.random() >= config.astray:
-            return cls(wear, range(0))
-        first = rng.randint(1, max(1, frames // 2))
-        return cls(wear, range(first, first + rng.randint(1, 4)))
-
-    def age(self, t: int, versions: Tensor, keys: Tensor, rng: random.Random) -> Tensor:
-        """The (N, 2, h, w) masks that are remembered of frame t; keys: (C, h / 2, w / 2) features of it."""
-        if self.wear:
-            versions = wear(versions, self.wear)
-        if t in self.astray:
-            self.part = self.part or StrayPart.begin(versions, keys, rng)
-            if self.part is not None:
-                versions = self.part.spoil(versions, keys)
-        return versions
 
 
 class RefinerTask:
@@ -202,7 +165,6 @@ class RefinerTask:
         slots = [valid.nonzero()[:, 0] for valid in batch.valid]
         clips = {i: self.open_prior(batch.images.shape[-1]) for i in range(b) if len(slots[i])}
         blind = [rng.random() < self.config.blind for _ in range(b)]
-        ageing = [Ageing.draw(self.config, frames, rng) for _ in range(b)]
         for i, clip in clips.items():
             first = F.avg_pool2d(truth[0, i, slots[i]], 2)
             spoilt = rng.random() < self.config.spoilt
@@ -214,8 +176,7 @@ class RefinerTask:
                 own = torch.cat([masks, (looks * (not blind[i]))[:, None]], 1)
                 seen[i] = Example(features, own, strongest_others(own), truth[t, i, slots[i]])
                 seen[i].found = self._sharpen(seen[i])
-                made = torch.stack([masks[:, 0], F.avg_pool2d(seen[i].found, 2)], 1)
-                clip.write(ageing[i].age(t, made, features[2], rng))
+                clip.write(torch.stack([masks[:, 0], F.avg_pool2d(seen[i].found, 2)], 1))
             yield seen
 
     def _sharpen(self, example: Example) -> Tensor:
@@ -322,6 +283,13 @@ def strongest_others(masks: Tensor) -> Tensor:
     best = masks.topk(2, dim=0)
     each = torch.arange(len(masks), device=masks.device).view(-1, *[1] * (masks.dim() - 1))
     return torch.where(each == best.indices[0], best.values[1], best.values[0])
+
+
+def border_band(masks: Tensor, cells: int) -> Tensor:
+    """(R, h, w) 1 within ``cells`` of where a mask crosses one half, else 0."""
+    inside, width = (masks > 0.5).float()[:, None], 2 * cells + 1
+    grown, shrunk = F.max_pool2d(inside, width, 1, cells), -F.max_pool2d(-inside, width, 1, cells)
+    return (grown - shrunk)[:, 0]
 
 
 def is_there(masks: Tensor) -> Tensor:
