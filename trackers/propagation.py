@@ -33,6 +33,9 @@ from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
 from trackers.voting import NEVER, Pick, Voters, gather_entries, most_alike, positions, strongest
 
 
+LATELY = 3  # recent frames that say where an object may be now
+
+
 @dataclass(frozen=True)
 class PropagationConfig:
     """Numbers of label propagation; lengths are in coarse cells (stride 16 of the encoded image).
@@ -218,6 +221,7 @@ class LabelPropagation:
         """The R coarse cells of this frame that an object can reach, and for every entry the cells most like them.
         Elsewhere every candidate is background, whatever the affinity.
 
+        An object can reach the window around where it was lately, and what looks most like it on a prompted frame.
         Recent frames are searched within the window, and once more without it for objects that were not seen last.
         """
         h, w, config = keys.rows, keys.columns, self.config
@@ -236,7 +240,7 @@ class LabelPropagation:
         recent = [e for e, inside in enumerate(windowed) if inside]
         if recent:
             reach = 2 * int(config.window) + 1
-            seen = torch.stack([there[e] for e in recent]).any(0).view(1, h, w).float()
+            seen = torch.stack([there[e] for e in recent[-LATELY:]]).any(0).view(1, h, w).float()
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
         rows = positions(near)
         picks = [pick.at(rows) for pick in picks]
