@@ -371,12 +371,15 @@ def main() -> None:
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=50)
+    parser.add_argument(
+        "--frames", type=int, help="of a clip; 50, on a cluster, which needs longer to start again, 100"
+    )
     parser.add_argument("--tracker", default="flow")
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3600.0, help="no further kill after so long")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
+    given.frames = given.frames or (100 if given.engine == "ray" else 50)
     with tempfile.TemporaryDirectory(prefix="vos-kills-") as home:
         report = run(given, Path(home).resolve())
     if given.json:
@@ -386,9 +389,8 @@ def main() -> None:
         print(
             f"{given.clips} clips of {given.frames} frames, {given.tracker}, engine {given.engine}, seed {given.seed}"
         )
-        print(
-            f"{sum(report.kills.values())} kills ({kinds}) in {report.seconds} s, {report.starts} starts of vos batch"
-        )
+        done = f"{sum(report.kills.values())} of {given.kills} kills ({kinds}) in {report.seconds} s"
+        print(f"{done}, {report.starts} starts of vos batch")
         print(f"{report.resumed} unfinished clips had a saved state at the moment of a kill")
         print(
             "\n".join(report.differences) or "all masks, frames.jsonl, run.json and the ledger are those of a quiet run"
