@@ -32,7 +32,6 @@ from trackers.merge import soft_aggregate
 from trackers.quadtree import children, quadtree_rows, to_cells, to_maps
 from trackers.voting import NEVER, Pick, Voters, gather_entries, most_alike, positions, strongest
 
-
 LATELY = 3  # recent frames that say where an object may be now
 
 
@@ -257,11 +256,11 @@ class LabelPropagation:
         """Weights and voters (fine cells of all entries, one after the other) of the fine cells in ``rows``, both
         (R, 4, K)."""
         r = len(rows)
-        query = keys.fine[rows].view(r, 4, -1)
+        query = keys.fine.index_select(0, rows).view(r, 4, -1)
         affinity, voters = [], []
         for pick in picks:
             entry = memory.entries[pick.entry]
-            candidates = entry.keys[1][pick.index.flatten()].view(r, -1, query.shape[2])  # (R, 4 k, C)
+            candidates = entry.keys[1].index_select(0, pick.index.flatten()).view(r, -1, query.shape[2])  # (R, 4 k, C)
             affinity.append(query @ candidates.transpose(1, 2))
             if pick.counts is not None:
                 affinity[-1] = affinity[-1].masked_fill(~pick.counts.repeat_interleave(4, 1)[:, None], NEVER)
@@ -278,7 +277,7 @@ class LabelPropagation:
         if len(at):
             cell = children(rows[:, None]).flatten()[at]
             parents = voters.flatten(0, 1)[at]  # (B, K)
-            query = keys.finest[cell].view(len(at), 4, -1)
+            query = keys.finest.index_select(0, cell).view(len(at), 4, -1)
             candidates = gather_entries([entry.keys[2] for entry in memory.entries], parents)
             affinity = query @ candidates.view(len(at), -1, query.shape[2]).transpose(1, 2)  # (B, 4, 4 K)
             temperature = self.config.temperature_finest

@@ -93,7 +93,8 @@ class Voters:
         return self._voted(self.values.flatten(1), weights, voters, 16)
 
     def _voted(self, values: Tensor, weights: Tensor, voters: Tensor, per_cell: int) -> Tensor:
-        masks = torch.stack([(weights * v[voters]).sum(-1) for v in values])
+        flat = voters.flatten()
+        masks = torch.stack([(weights * v.index_select(0, flat).view(voters.shape)).sum(-1) for v in values])
         if self.known is None:
             return masks
         cell = voters // per_cell
@@ -155,6 +156,6 @@ def gather_entries(tensors: list[Tensor], index: Tensor) -> Tensor:
     out = tensors[0].new_empty(len(flat), tensors[0].shape[1])
     for tensor in tensors:
         here = ((flat >= start) & (flat < start + len(tensor))).nonzero()[:, 0]
-        out[here] = tensor[flat[here] - start]
+        out.index_copy_(0, here, tensor.index_select(0, flat.index_select(0, here) - start))
         start += len(tensor)
     return out
