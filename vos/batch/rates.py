@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-MEASURED_ON = "one thread of an Intel Xeon with AMX that had much else to do, November 2026"
+MEASURED_ON = "one thread of an Intel Xeon with AMX, November 2026"
 SIZES = (0.0576, 0.40992, 2.0736)  # megapixels that were measured: 320x180, 854x480, 1920x1080
 
 
@@ -69,12 +69,12 @@ _RATES: dict[tuple[str, str | None], TrackerRate] = {
         0.26, Curve((0.00947, 0.0701, 0.0852), (0.0038, 0.0075)), Curve((3.2e8, 3.4e8, 4.1e8), (0, 5.3e7))
     ),
     ("propagate", None): TrackerRate(
-        2.1, Curve((0.142, 0.179, 0.211), (0.015, 0.0091)), Curve((4.5e8, 5.3e8, 7.4e8), (0, 7.8e6))
+        2.6, Curve((0.0986, 0.158, 0.254), (0.010, 0)), Curve((4.4e8, 5.0e8, 7.7e8), (1.6e6, 3.9e6))
     ),
     ("lite", None): TrackerRate(
-        2.1, Curve((0.136, 0.230, 0.251), (0.0276, 0.039)), Curve((4.2e8, 5.5e8, 7.8e8), (4.2e6, 1.7e7))
+        2.5, Curve((0.120, 0.380, 0.389), (0.10, 0.11)), Curve((4.3e8, 7.7e8, 9.0e8), (2.0e7, 3.2e7))
     ),
     ("lite fast", None): TrackerRate(
-        2.3, Curve((0.104, 0.117, 0.091), (0.030, 0.017)), Curve((4.0e8, 4.3e8, 7.4e8), (5.6e6, 0))
+        2.4, Curve((0.104, 0.202, 0.208), (0.060, 0.057)), Curve((4.4e8, 5.5e8, 8.0e8), (2.6e7, 1.6e7))
     ),
 }
