@@ -243,14 +243,20 @@ class LabelPropagation:
             near |= F.max_pool2d(seen, reach, 1, reach // 2).flatten() > 0
         rows = positions(near)
         picks = [pick.at(rows) for pick in picks]
-        if recent:
-            search = local_search(h, w, config.window, self.device, self._dtype)
-            remembered = [memory.entries[e].keys[0] for e in recent]
-            found = search.nearest(keys.coarse, rows, remembered, config.cells_recent)
-            picks += [Pick(e, index) for e, index in zip(recent, found, strict=True)]
-        touched = torch.stack([pick.touches(there[pick.entry]) for pick in picks]).any(0)
-        kept = positions(touched)
-        return rows[kept], [pick.at(kept) for pick in picks]
+        telling = recent[-1:] + recent[:-1][:1]  # the newest and the oldest: what neither takes for an object is none
+        picks += self._pick_recent(keys, memory, rows, telling)
+        kept = positions(torch.stack([pick.touches(there[pick.entry]) for pick in picks]).any(0))
+        rows, picks = rows[kept], [pick.at(kept) for pick in picks]
+        return rows, picks + self._pick_recent(keys, memory, rows, recent[1:-1])
+
+    def _pick_recent(self, keys: Keys, memory: Voters, rows: Tensor, recent: list[int]) -> list[Pick]:
+        """The cells of some recent entries that are most like the cells in ``rows``, within the window around them."""
+        if not recent:
+            return []
+        search = local_search(keys.rows, keys.columns, self.config.window, self.device, self._dtype)
+        remembered = [memory.entries[e].keys[0] for e in recent]
+        found = search.nearest(keys.coarse, rows, remembered, self.config.cells_recent)
+        return [Pick(e, index) for e, index in zip(recent, found, strict=True)]
 
     def _vote(self, keys: Keys, memory: Voters, picks: list[Pick], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and voters (fine cells of all entries, one after the other) of the fine cells in ``rows``, both
