@@ -46,7 +46,7 @@ def _score(level: Tensor, weights: Tensor) -> Tensor:
 
 
 def _levels(half: Tensor, quarter: Tensor, eighth: Tensor) -> list[Tensor]:
-    """The same with unit length in every cell, the first at stride 4."""
+    """The features that a model is fitted to, with unit length in every cell; the first averaged to stride 4."""
     first = F.avg_pool2d(F.normalize(half.float(), dim=0)[None], 2)[0]
     return [first, F.normalize(quarter.float(), dim=0), F.normalize(eighth.float(), dim=0)]
 

@@ -52,11 +52,12 @@ class LocalSearch:
         """For each of some remembered frames, indices (R, k) of the cells most like the cells ``rows`` (R,) of this
         one. query: (L, C) keys of this frame; keys: (L, C) of each remembered one. Where a window holds fewer than k
         cells, others fill up."""
-        blocks = torch.unique(self._block[rows])
+        block = self._block[rows]
+        blocks = torch.unique(block)
         blocks = torch.cat([blocks, blocks[:1].expand(-len(blocks) % ROUND)])
         rank = torch.zeros(len(self._queries), dtype=torch.long, device=rows.device)
         rank[blocks] = torch.arange(len(blocks), device=rows.device)
-        number = rank[self._block[rows]]  # (R,) of the block, among those that are searched
+        number = rank[block]  # (R,) of the block, among those that are searched
         at = number * SIDE * SIDE + self._place[rows]
         candidates, bias = self._candidates[blocks].flatten(), self._bias.index_select(0, blocks)
         queries = query.index_select(0, self._queries[blocks].flatten()).view(len(blocks), SIDE * SIDE, query.shape[1])
