@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from seem_core.errors import DiskFullError, InputError, OutputError
 from vos.batch import ledger_file
 from vos.batch.file_system import file_system_of, journal_for
 from vos.batch.ledger import LEDGER_FILE, Ledger
-from vos.batch.ledger_file import LedgerFile
+from vos.batch.ledger_file import _MARK, _TABLES, LedgerFile
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -163,6 +166,42 @@ def test_an_empty_file_is_one_that_was_being_made(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         ledger.enter([job(tmp_path, "a")])
         assert states(ledger) == {"a": "waiting"}
+
+
+def test_a_look_at_an_empty_file_says_that_nothing_has_begun(tmp_path: Path) -> None:
+    (tmp_path / LEDGER_FILE).touch()
+    for way in (Ledger.read, Ledger.amend):
+        with pytest.raises(InputError, match=r"is empty: its batch has not begun"):
+            way(tmp_path)
+    assert not (tmp_path / LEDGER_FILE).stat().st_size
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_file_that_another_process_makes_meanwhile_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    path = tmp_path / LEDGER_FILE
+    real, seen = sqlite3.connect, 0
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            nonlocal seen
+            if "sqlite_master" in sql or sql.startswith("PRAGMA application_id") or sql == "PRAGMA user_version":
+                if seen == after:
+                    make_beside(path, real)
+                seen += 1
+            return super().execute(sql, *values)
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(real, factory=Watched))
+    LedgerFile.make(path).close()
+    assert seen > after
+
+
+def make_beside(path: Path, connect: Callable[..., sqlite3.Connection]) -> None:
+    """What another process's `LedgerFile.make` writes, or nothing where it would have to wait."""
+    with closing(connect(path, isolation_level=None, timeout=0)) as other, suppress(sqlite3.OperationalError):
+        other.execute("PRAGMA journal_mode=wal")
+        other.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id={_MARK}; PRAGMA user_version=1; COMMIT")
 
 
 def test_there_may_be_none_or_a_folder_in_its_place(tmp_path: Path) -> None:

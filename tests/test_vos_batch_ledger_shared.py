@@ -192,7 +192,7 @@ TestSharedLedger = SharedLedger.TestCase
 # ---- real processes
 
 WORK = """
-import json, multiprocessing, os, signal, sys
+import json, multiprocessing, os, signal, sys, traceback
 from pathlib import Path
 from vos.batch.job import VideoJob, VideoOutcome
 from vos.batch.ledger import Ledger
@@ -226,7 +226,10 @@ for number in range(4):
         try:
             work(number)
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     children.append(pid)
 print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]))

@@ -81,7 +81,7 @@ class LedgerFile:
 
     @classmethod
     def look(cls, path: Path) -> LedgerFile:
-        """Open the file to read it; nothing in it is changed. Raises InputError where there is none."""
+        """Open the file to read it; nothing in it is changed. Raises InputError where there is none, or it is empty."""
         if not path.is_file():
             raise InputError(f"{path.parent} holds no batch (there is no {path.name}); give the --out of vos batch")
         _refuse_foreign(path)
@@ -94,7 +94,8 @@ class LedgerFile:
             try:
                 connection.execute("PRAGMA query_only=ON")
                 file = cls(path, connection)
-                file._check()
+                if not file._check():
+                    raise InputError(f"{path} is empty: its batch has not begun; look again when it has")
                 return file
             except BaseException as error:
                 connection.close()
@@ -143,15 +144,24 @@ class LedgerFile:
                 connection.execute(f"PRAGMA application_id={_MARK}")
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
 
+    def _marks(self) -> tuple[int, int, int]:
+        """Number of tables, whose file it is, and its version, as they are at one moment: it may just be being made."""
+        self._connection.execute("BEGIN")
+        try:
+            tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            mark = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            return int(tables), int(mark), self._version()
+        finally:
+            self._connection.rollback()
+
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
-    def _check(self) -> None:
-        """Refuse what is not a whole ledger of ours. An empty file is one that was being made."""
-        tables = self.fetch("SELECT count(*) FROM sqlite_master")[0][0]
-        mark, version = self.fetch("PRAGMA application_id")[0][0], self._patiently(self._version)
+    def _check(self) -> bool:
+        """Refuse what is not a whole ledger of ours. False: an empty file, one that is, or was, being made."""
+        tables, mark, version = self._patiently(self._marks)
         if tables == mark == version == 0:
-            return
+            return False
         if mark != _MARK:
             raise InputError(f"{self.path} is a database of another program; name another folder, or move it away")
         if version > SCHEMA:
@@ -160,6 +170,7 @@ class LedgerFile:
             )
         if (told := self.fetch("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise _damaged(self.path, told)
+        return True
 
     def _still_there(self) -> None:
         if _identity(self.path) != self._identity:
