@@ -20,7 +20,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import torch
 from oracle import EncodesOnce, by_sequence, write_variants
 
@@ -35,6 +34,7 @@ from trackers.refined import LITE, RefinedPropagation, RefinedView
 from vos.benchmarks.davis_prompts import first_masks, sequence_images
 from vos.benchmarks.layouts import AnnotatedSequence, mask_files, open_layout
 from vos.benchmarks.scoring import score_predictions
+from vos.device import tune_process
 from vos.images import read_image
 
 VARIANTS = ("lite", "one-version", "sharp-only", "no-appearance", "stride-4", "propagate")
@@ -96,8 +96,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, help="variants that are run")
     parser.add_argument("--weights", type=Path, help="of the refiner, in place of those that ship")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    tune_process(1)
     layout = open_layout(arguments.root)
     names = layout.set_names(arguments.set)
     for name in names:

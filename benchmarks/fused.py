@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,6 +40,7 @@ from trackers.memory_bank import MemoryBank
 from trackers.merge import soft_aggregate
 from trackers.propagate import PropagateTracker
 from trackers.propagation import Keys, LabelPropagation, PropagationConfig
+from vos.device import tune_process
 
 Labels = npt.NDArray[Any]  # (H, W)
 WARM_UP = 4  # frames that are not timed
@@ -70,8 +70,7 @@ def main() -> None:
     speed.add_argument("--objects", type=int, default=1)
     speed.add_argument("--frames", type=int, default=10, help="frames that are timed")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    tune_process(1)
     if arguments.command == "quality":
         width, height = map(int, arguments.size.split("x"))
         decoders = arguments.decoder or [*RECIPES, *NOISE]

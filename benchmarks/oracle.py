@@ -44,6 +44,7 @@ from vos.benchmarks.layouts import AnnotatedSequence, Layout, mask_files, open_l
 from vos.benchmarks.measure import present_ids
 from vos.benchmarks.scores import Scores
 from vos.benchmarks.scoring import score_predictions
+from vos.device import tune_process
 from vos.images import read_image
 from vos.label_files import read_labels, write_labels
 
@@ -251,8 +252,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for masks")
     parser.add_argument("--only", nargs="+", choices=variants, default=variants, help="variants that are run")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    tune_process(1)
     layout = open_layout(arguments.root)
     names = layout.set_names(arguments.set)
     for name in names:

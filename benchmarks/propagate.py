@@ -39,6 +39,7 @@ from trackers.fast import FAST
 from trackers.propagate import PropagateTracker
 from trackers.propagation import LabelPropagation, PropagationConfig
 from trackers.refined import lite_reader
+from vos.device import tune_process
 from vos.label_files import read_labels, write_labels
 
 T = TypeVar("T")
@@ -59,8 +60,7 @@ def main() -> None:
     parser.add_argument("--stream", type=int, metavar="N", help="follow an N-frame stream and watch memory")
     parser.add_argument("--plot", type=Path, help="where --stream draws resident memory (PNG)")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    tune_process(1)
     width, height = map(int, (arguments.size or ("320x180" if arguments.stream else "854x480")).split("x"))
     if arguments.stream:
         stream(height, width, (arguments.objects or [1])[0], arguments.stream, arguments.plot)

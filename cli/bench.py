@@ -74,7 +74,7 @@ def interactive(
     from vos.benchmarks.interactive import run_interactive
     from vos.benchmarks.predictors import build_predictor
     from vos.benchmarks.stills import list_objects
-    from vos.device import set_threads
+    from vos.device import tune_process
 
     if plot is not None:
         from vos.benchmarks.interactive_plot import check_plotting
@@ -84,7 +84,7 @@ def interactive(
     predictor, warnings = build_predictor(model, device.value)
     for text in warnings:
         warn(text)
-    set_threads(threads)
+    tune_process(threads)
     with Progress(f"{predictor.name}, {prompt.value}", quiet=quiet, unit="object") as progress:
         run = run_interactive(
             objects, predictor, MarkKind(prompt.value), rounds=rounds, seed=seed, progress=progress

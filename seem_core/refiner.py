@@ -80,8 +80,8 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(F.relu(self.first(x)))
-        return F.relu(x + y)
+        y: Tensor = self.second(_relu(self.first(x)))
+        return _relu(x + y)
 
 
 class BorderRefiner(nn.Module):
@@ -120,7 +120,7 @@ class BorderRefiner(nn.Module):
         """Features (B, C, 2 h, 2 w), (B, C, h, w) and (B, C, h / 2, w / 2) of B pictures."""
         coarse = self.see_eighth(eighth)
         deep = F.interpolate(coarse, scale_factor=2, mode="bilinear")
-        fine = F.relu(self.see_half(half) + self.see_quarter(quarter) + deep)
+        fine = _relu(self.see_half(half) + self.see_quarter(quarter) + deep)
         return Cues(self.see_finest(half), fine, F.relu(coarse))
 
     def forward(self, cues: Cues, own: Tensor, other: Tensor) -> Tensor:
@@ -131,11 +131,11 @@ class BorderRefiner(nn.Module):
         prior = log_odds(own[:, 0])
         odds = torch.stack([prior, log_odds(own[:, 1]), log_odds(other[:, 0])], 1) / 4
         seen = torch.cat([odds, own, other[:, 1:]], 1).to(cues.fine.dtype)
-        x = F.relu(self.enter(torch.cat([cues.fine, seen], 1)))  # (R, F, h, w)
-        context = F.relu(self.down(x) + self.enter_coarse(cues.coarse))
+        x = _relu(self.enter(torch.cat([cues.fine, seen], 1)))  # (R, F, h, w)
+        context = _relu(self.down(x) + self.enter_coarse(cues.coarse))
         context = F.interpolate(self.up(self.context(context)), scale_factor=2, mode="bilinear")
-        x = self.sharpen(F.relu(x + context))
-        x = F.relu(F.pixel_shuffle(self.divide(x), 2) + cues.finest)  # (R, Q, 2 h, 2 w)
+        x = self.sharpen(_relu(x + context))
+        x = _relu(F.pixel_shuffle(self.divide(x), 2) + cues.finest)  # (R, Q, 2 h, 2 w)
         change: Tensor = self.leave(self.sharpen_finest(x))
         return F.interpolate(prior[:, None], scale_factor=2, mode="bilinear")[:, 0] + change[:, 0].float()
 
@@ -151,6 +151,11 @@ class BorderRefiner(nn.Module):
             place = (i, slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))
             refined[place] = bounded(logits[0].sigmoid(), near[i, :2].amax(0))
         return refined
+
+
+def _relu(x: Tensor) -> Tensor:
+    """Of what nobody else needs."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 def log_odds(p: Tensor) -> Tensor:

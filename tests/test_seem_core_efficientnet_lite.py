@@ -15,10 +15,12 @@ from seem_core.backbones import efficientnet_lite
 from seem_core.backbones.efficientnet_lite import (
     LITE0_STAGES,
     EfficientNetLiteConfig,
+    can_fuse,
     find_weights,
     load_lite0,
     normalise,
 )
+from seem_core.backbones.lite_trunk import load_trunk
 from seem_core.errors import CheckpointError, MissingExtraError
 
 # breed in the file name -> ImageNet class
@@ -81,6 +83,43 @@ def test_strides_are_those_of_the_paper() -> None:
     assert [tuple(m.shape[1:]) for m in maps] == [
         (16, 48, 80), (24, 24, 40), (40, 12, 20), (112, 6, 10), (192, 3, 5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(96, 160), (97, 131)])
+def test_a_fused_relu_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, size: tuple[int, int]
+) -> None:
+    trunk = load_trunk().to(dtype=dtype)
+    x = (torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    taps = tuple(range(11))
+    with torch.inference_mode():
+        fused = trunk.features(x, taps)
+        monkeypatch.setattr(efficientnet_lite, "can_fuse", lambda x: False)
+        plain = trunk.features(x, taps)
+    assert all(torch.equal(a, b) for a, b in zip(fused, plain, strict=True))
+    assert max(float(f.max()) for f in fused) > 0
+
+
+def test_a_relu_is_fused_without_gradients_and_autocast_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(1)
+    assert not can_fuse(x)  # there are gradients
+    with torch.no_grad():
+        assert can_fuse(x) == hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        assert not can_fuse(x.half())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not can_fuse(x)
+
+
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
+def test_without_the_step_nothing_is_fused(monkeypatch: pytest.MonkeyPatch, fault: type[Exception]) -> None:
+    def fails(*_: object) -> Tensor:
+        raise fault
+
+    monkeypatch.setattr(efficientnet_lite.SameConv, "with_relu6", fails)
+    with torch.no_grad():
+        assert not efficientnet_lite._fuses.__wrapped__(torch.float32)
 
 
 def test_real_pictures_are_recognised(data_root: Path) -> None:

@@ -19,7 +19,7 @@ from seem_core.errors import InputError, PromptError, VideoError
 from seem_core.prompts import Prompt, ReferencePrompt, TextPrompt
 from trackers import DecoderUse
 from trackers.base import Tracker
-from vos.device import pick_device, set_threads
+from vos.device import pick_device, tune_process
 from vos.directions import DirectedResults, Direction, check_direction
 from vos.frames import Frame, FrameResult, VideoSource
 from vos.masks import MaskFormat
@@ -267,7 +267,7 @@ def make_tracker(options: TrackOptions) -> Tracker:
     tracker = build_tracker(
         options.tracker, device=options.device, model=options.model, decoder=options.decoder, fast=options.fast, **more
     )
-    set_threads(options.threads)
+    tune_process(options.threads)
     return tracker
 
 

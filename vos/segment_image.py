@@ -31,7 +31,7 @@ from seem_core.segmenter import Precision, SeemFeatures, SeemSegmenter, load_seg
 from seem_core.segmenter_types import Prediction, masks_as_prediction
 from seem_core.vocabulary import make_vocabulary
 from trackers.base import Labels
-from vos.device import pick_device, set_threads
+from vos.device import pick_device, tune_process
 from vos.drawing import Rgb, draw_objects
 from vos.images import read_image
 from vos.label_files import encode_labels, read_labels, write_whole
@@ -246,7 +246,7 @@ def _previous_labels(path: Path, size: tuple[int, int]) -> Labels:
 
 
 def _load(options: SegmentOptions) -> SeemSegmenter:
-    set_threads(options.threads)
+    tune_process(options.threads)
     return load_segmenter(
         options.model,
         device=pick_device(options.device),

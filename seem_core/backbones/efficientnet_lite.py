@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -63,11 +64,24 @@ class SameConv(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        kernel, pads = self._even(x)
+        return F.conv2d(x, kernel, self.bias, self.stride, pads, 1, self.groups)
+
+    def with_relu6(self, x: Tensor) -> Tensor:
+        """ReLU6 of what `forward` gives, in one pass over memory. Only where `can_fuse` says so."""
+        kernel, (bottom, right) = self._even(x)
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, kernel, self.bias, [bottom, right], list(self.stride), [1, 1], self.groups, "hardtanh", [0.0, 6.0], ""
+        )
+        return fused
+
+    def _even(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The kernel, and how much is padded on either side: rows, columns."""
         (top, bottom), (left, right) = (self._pads(size) for size in x.shape[-2:])
-        kernel = self.weight
+        kernel: Tensor = self.weight
         if (top, left) != (bottom, right):
             kernel = F.pad(kernel, (right - left, 0, bottom - top, 0))
-        return F.conv2d(x, kernel, self.bias, self.stride, (bottom, right), 1, self.groups)
+        return kernel, (bottom, right)
 
     def _pads(self, size: int) -> tuple[int, int]:
         """Pad before and after an axis of ``size``."""
@@ -86,6 +100,8 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.relu and self.norm is None and can_fuse(x):
+            return self.conv.with_relu6(x)
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -166,6 +182,24 @@ class EfficientNetLite(nn.Module):
             if isinstance(module, ConvNorm):
                 module.fold()
         return self
+
+
+def can_fuse(x: Tensor) -> bool:
+    """Whether a convolution of ``x`` and its ReLU6 can be one step: on the CPU, without gradients or autocast, where
+    torch's own compiler has that step."""
+    plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return plain and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _fuses(x.dtype)
+
+
+@cache
+def _fuses(dtype: torch.dtype) -> bool:
+    """Tried once: what torch's compiler calls (torch/_inductor/fx_passes/mkldnn_fusion.py) promises nothing."""
+    conv = SameConv(1, 1, 1).to(dtype)
+    x = torch.tensor([-1.0, 3.0, 9.0], dtype=dtype).view(1, 1, 1, 3)
+    try:
+        return torch.equal(conv.with_relu6(x), F.relu6(conv(x)))
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False
 
 
 def normalise(image: Tensor) -> Tensor:

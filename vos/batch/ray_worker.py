@@ -71,9 +71,9 @@ class TrackingWorker:
 
     def run(self, job: VideoJob) -> VideoOutcome:
         """Do a job. Whatever goes wrong with it is in the outcome."""
-        from vos.device import set_threads
+        from vos.device import tune_process
 
-        set_threads(self._threads)  # a thread of its own has its own figure
+        tune_process(self._threads)  # a thread of its own has its own figure
         self._tell(True, 0, 0)
         try:
             if url_of(job.out) is None:

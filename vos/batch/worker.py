@@ -167,10 +167,10 @@ def _end_with(parent: int) -> None:
 def _load(settings: Settings) -> None:
     """Import what every video needs, so that it counts for none, and take the share of the processor."""
     import vos.video  # noqa: F401 - loads the decoders
-    from vos.device import set_threads
+    from vos.device import tune_process
 
     if settings.networks:
         import torch
 
         torch.set_num_interop_threads(1)
-    set_threads(settings.threads)
+    tune_process(settings.threads)

@@ -20,7 +20,7 @@ from vos.benchmarks.davis_prompts import (
     sequence_images,
 )
 from vos.benchmarks.layouts import AnnotatedSequence
-from vos.device import set_threads
+from vos.device import tune_process
 from vos.images import read_image
 from vos.label_files import write_labels
 from vos.writing import writing
@@ -113,7 +113,7 @@ def _track_sequence(sequence: AnnotatedSequence, send: Callable[[int], None], re
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     tracker = request.build(request.tracker, request.device)
-    set_threads(request.threads)
+    tune_process(request.threads)
     began = time.perf_counter()
     for path in images:
         image = read_image(path)
