@@ -1,6 +1,7 @@
 """What tracking takes in time, memory and disk, as benchmarks/estimates.py measured it; `vos batch -n` reckons with it.
 
-Seconds are processor time of one thread on the machine that `MEASURED_ON` names. Another machine may take three times
+Seconds are processor time of one thread on the machine that `MEASURED_ON` names; those of `propagate` and `lite` are of
+before frames were encoded in less time, by up to a fifth, and memory of after it. Another machine may take three times
 as long or half as long; `vos.batch.estimate` scales by what finished videos really took.
 """
 
@@ -69,12 +70,12 @@ _RATES: dict[tuple[str, str | None], TrackerRate] = {
         0.26, Curve((0.00947, 0.0701, 0.0852), (0.0038, 0.0075)), Curve((3.2e8, 3.4e8, 4.1e8), (0, 5.3e7))
     ),
     ("propagate", None): TrackerRate(
-        2.6, Curve((0.0986, 0.158, 0.254), (0.010, 0)), Curve((4.4e8, 5.0e8, 7.7e8), (1.6e6, 3.9e6))
+        2.6, Curve((0.0986, 0.158, 0.254), (0.010, 0)), Curve((4.3e8, 5.3e8, 8.2e8), (2.7e6, 3.9e6))
     ),
     ("lite", None): TrackerRate(
-        2.5, Curve((0.120, 0.380, 0.389), (0.10, 0.11)), Curve((4.3e8, 7.7e8, 9.0e8), (2.0e7, 3.2e7))
+        2.5, Curve((0.120, 0.380, 0.389), (0.10, 0.11)), Curve((4.4e8, 8.2e8, 9.4e8), (3.7e7, 4.1e7))
     ),
     ("lite fast", None): TrackerRate(
-        2.4, Curve((0.104, 0.202, 0.208), (0.060, 0.057)), Curve((4.4e8, 5.5e8, 8.0e8), (2.6e7, 1.6e7))
+        2.4, Curve((0.104, 0.202, 0.208), (0.060, 0.057)), Curve((4.5e8, 5.7e8, 8.3e8), (2.4e7, 1.5e7))
     ),
 }
