@@ -372,14 +372,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument(
-        "--frames", type=int, help="of a clip; 50, on a cluster, which needs longer to start again, 100"
+        "--frames", type=int, help="of a clip; 50, on a cluster, which needs longer to start again, 150"
     )
     parser.add_argument("--tracker", default="flow")
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3600.0, help="no further kill after so long")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
-    given.frames = given.frames or (100 if given.engine == "ray" else 50)
+    given.frames = given.frames or (150 if given.engine == "ray" else 50)
     with tempfile.TemporaryDirectory(prefix="vos-kills-") as home:
         report = run(given, Path(home).resolve())
     if given.json:
